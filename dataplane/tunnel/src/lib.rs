@@ -1,0 +1,5 @@
+//! WireGuard sessions over boringtun, receiver indices, allowed IPs.
+
+pub mod keys;
+
+pub use keys::{PresharedKey, PrivateKey, PublicKey};
