@@ -1,1 +1,31 @@
-//! stub
+//! A laboratory on one machine: sites in network namespaces joined by an emulated WAN, gateway programs as
+//! child processes, traffic with measured results. `patronus demo` and `patronus bench compare` run on it,
+//! and so do the interoperability tests.
+//!
+//! Knows nothing of what happens inside a gateway: a gateway is a program with an interface name, a UAPI socket
+//! or a configuration file, and counters in `/proc`.
+
+pub mod daemon;
+pub mod demo;
+pub mod error;
+pub mod link;
+pub mod mesh;
+pub mod netns;
+pub mod privilege;
+pub mod proc;
+pub mod program;
+pub mod progress;
+pub mod stop;
+pub mod topology;
+pub mod traffic;
+pub mod uapi;
+
+pub use demo::{DemoOptions, DemoReport, demo};
+pub use error::{LabError, exit_code};
+pub use mesh::Mesh;
+pub use netns::Namespace;
+pub use privilege::enter_lab;
+pub use daemon::{Gateway, GatewayReport, Packets};
+pub use program::{GatewayConfig, PeerConfig, Program};
+pub use stop::Stop;
+pub use topology::{Family, Lab, Site};

@@ -1,1 +1,126 @@
-fn main() {}
+//! The `patronus` binary: every verb of the operator, one definition each.
+
+mod keys;
+mod verbs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+/// An SD-WAN gateway: encrypted tunnels between sites, on plain Linux machines.
+#[derive(Debug, Parser)]
+#[command(name = "patronus", version, about, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a gateway until SIGTERM or Ctrl-C; SIGHUP reloads its configuration
+    Run(RunArgs),
+    /// Show two or more gateways at work, in network namespaces made for it
+    Demo(DemoArgs),
+    /// Look at configuration files
+    #[command(subcommand)]
+    Config(ConfigVerb),
+    /// Turn other programs' configuration into ours
+    #[command(subcommand)]
+    Import(ImportVerb),
+    /// Measure
+    #[command(subcommand)]
+    Bench(BenchVerb),
+    /// Print a new private key
+    Genkey,
+    /// Read a private key from standard input and print its public key
+    Pubkey,
+    /// Print a new preshared key
+    Genpsk,
+}
+
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// The configuration file
+    #[arg(long, value_name = "FILE", default_value = "/etc/patronus/patronus.toml")]
+    config: PathBuf,
+    /// Where the WireGuard control socket goes; `wg` looks in the default only
+    #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
+    uapi_dir: PathBuf,
+    /// End when standard input ends, for a parent that must leave nothing behind
+    #[arg(long)]
+    exit_with_stdin: bool,
+    /// Write packet counters as JSON there at the end
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct DemoArgs {
+    /// Number of sites
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=8))]
+    sites: u8,
+    /// Length of each measurement in seconds
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+    /// Stay up until Ctrl-C and say how to look inside
+    #[arg(long)]
+    keep: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigVerb {
+    /// Say whether a configuration file is right, and what it means
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum ImportVerb {
+    /// Turn a wg-quick file into a Patronus configuration; keys go to files beside it
+    WgQuick {
+        /// The wg-quick file
+        file: PathBuf,
+        /// Directory for the configuration and the key files; it is made if it is missing
+        #[arg(long, value_name = "DIR", default_value = ".")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum BenchVerb {
+    /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
+    Compare(CompareArgs),
+}
+
+#[derive(Debug, Args)]
+struct CompareArgs {
+    /// Programs to compare with
+    #[arg(long, value_delimiter = ',', default_value = "boringtun-cli,wireguard-go")]
+    peers: Vec<String>,
+    /// Where a program is, if not on PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    peer_path: Vec<String>,
+    /// Rounds; each measures every program once
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// Length of each measurement in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// One short round, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    verbs::dispatch(cli.verb)
+}

@@ -1,1 +1,33 @@
-//! stub
+//! Configuration: text in, checked values or a full list of what is wrong out.
+//!
+//! Owns the TOML format of `patronus.toml`, the text forms of WireGuard keys and the wg-quick
+//! importer. Knows neither sockets nor interfaces nor time. Everything is pure but [`load`] and
+//! [`check`], which read the configuration file and the key files that it names.
+//!
+//! Text becomes values in three steps, each a type of its own: TOML of the right shape (`raw`), then
+//! [`Draft`], whose values make sense together but whose secrets are paths, then [`Config`].
+
+mod check;
+pub mod diagnostic;
+mod draft;
+pub mod endpoint;
+pub mod keys;
+pub mod load;
+pub mod model;
+pub mod peers;
+mod raw;
+mod suggest;
+pub mod summary;
+pub mod wg_quick;
+
+pub use diagnostic::{ConfigErrors, Diagnostic};
+pub use draft::{Draft, RESERVED_TABLES};
+pub use endpoint::{HostName, PeerEndpoint};
+pub use keys::{KeyText, KeyTextError};
+pub use load::{check, load};
+pub use model::{
+    Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName, Keepalive, Mtu, Name,
+    OffloadLimit, Pinning, RouteTable, Site, SocketBuffer, SpinTime, Uplink, WorkerCount,
+};
+pub use peers::{Peer, PeerSet};
+pub use summary::Summary;

@@ -1,1 +1,19 @@
-//! stub
+//! The daemon behind `patronus run`: interface, workers, UAPI socket, reload, shutdown.
+//!
+//! Owns threads and file descriptors and brings the pure crates to life. Control (tokio, one thread) and
+//! workers (plain pinned threads) meet in [`exchange`]: snapshots go down, counters and events come up.
+
+mod daemon;
+pub mod exchange;
+mod link;
+mod registry;
+mod report;
+mod startup;
+mod uapi;
+mod uapi_server;
+mod worker;
+
+pub use daemon::{RunOptions, run};
+pub use report::{Packets, Report};
+pub use startup::StartError;
+pub use uapi::Request as UapiRequest;

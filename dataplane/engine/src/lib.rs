@@ -1,1 +1,29 @@
-//! stub
+//! What happens to the packets of one worker, without I/O.
+//!
+//! [`Engine`] is a state machine in the style of `quinn-proto`: batches of packets, the time and
+//! configurations go in through `handle_*`; datagrams, TUN writes, packets for other workers and events
+//! come out. The contract of every host (daemon, simulator, fuzzer, bench) is: one input, then drain every
+//! output, then the next input.
+//!
+//! ```text
+//! handle_tun ──┐                       ┌─> udp_out   ── udp_sent
+//! handle_udp ──┼─> pipeline (one file) ┼─> tun_out   ── tun_sent
+//! handle_handoff                       ├─> take_handoffs
+//! handle_timeout                       └─> poll_event, poll_timeout
+//! handle_snapshot
+//! ```
+
+pub mod counters;
+mod engine;
+pub mod flow_table;
+mod peers;
+mod pipeline;
+pub mod seqlock;
+#[cfg(feature = "sim")]
+pub mod sim;
+pub mod snapshot;
+
+pub use counters::{Counters, DropReason, PublishedCounters};
+pub use engine::{Engine, EngineConfig, Event, Handoff};
+pub use flow_table::{Flow, FlowTable, OpenedBy};
+pub use snapshot::{Generation, PeerId, PeerSpec, PeerStats, Snapshot};

@@ -61,7 +61,10 @@ impl FrameBuf {
 
     /// Says how many bytes at the start of [`storage_mut`](Self::storage_mut) are data.
     pub fn set_len(&mut self, len: usize) {
-        assert!(len <= FRAME_DATA_MAX, "a frame of {len} bytes does not exist");
+        assert!(
+            len <= FRAME_DATA_MAX,
+            "a frame of {len} bytes does not exist"
+        );
         self.len = len;
     }
 }
@@ -124,7 +127,10 @@ pub struct Endpoint {
 
 impl From<SocketAddr> for Endpoint {
     fn from(remote: SocketAddr) -> Self {
-        Self { remote, local: None }
+        Self {
+            remote,
+            local: None,
+        }
     }
 }
 

@@ -66,13 +66,22 @@ impl Prefix {
                 v6.to_bits() & mask(u128::MAX, 128, self.len),
             )),
         };
-        Self { addr, len: self.len }
+        Self {
+            addr,
+            len: self.len,
+        }
     }
 
     /// Whether `addr` lies inside; an address of the other family never does.
     pub fn contains(&self, addr: IpAddr) -> bool {
         self.addr.is_ipv4() == addr.is_ipv4()
-            && Self { addr, len: self.len }.network().addr == self.network().addr
+            && Self {
+                addr,
+                len: self.len,
+            }
+            .network()
+            .addr
+                == self.network().addr
     }
 }
 
@@ -136,7 +145,10 @@ mod tests {
         assert_eq!(prefix("10.1.2.3/16").network(), prefix("10.1.0.0/16"));
         assert_eq!(prefix("fd00::1/0").network(), prefix("::/0"));
         assert_eq!(prefix("255.255.255.255/0").network(), prefix("0.0.0.0/0"));
-        assert_eq!(prefix("fd00:1:2:3::4/64").network(), prefix("fd00:1:2:3::/64"));
+        assert_eq!(
+            prefix("fd00:1:2:3::4/64").network(),
+            prefix("fd00:1:2:3::/64")
+        );
     }
 
     #[test]
@@ -154,7 +166,16 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused() {
-        for text in ["", "/", "10.0.0.0/33", "::/129", "10.0.0.0/", "10.0.0.0/+8", "10.0.0/8", "x"] {
+        for text in [
+            "",
+            "/",
+            "10.0.0.0/33",
+            "::/129",
+            "10.0.0.0/",
+            "10.0.0.0/+8",
+            "10.0.0/8",
+            "x",
+        ] {
             assert!(text.parse::<Prefix>().is_err(), "{text}");
         }
     }

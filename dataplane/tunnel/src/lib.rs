@@ -1,5 +1,19 @@
-//! WireGuard sessions over boringtun, receiver indices, allowed IPs.
+//! WireGuard sessions over boringtun: keys, receiver indices, the front door for handshakes, one
+//! peer's tunnel, and the table that says which peer owns which inner address.
+//!
+//! Owns the protocol (`wireguard.com/protocol`, the WireGuard whitepaper). Knows no sockets, no flows and no
+//! configuration; the engine calls it with bytes and the time.
 
+pub mod allowed_ips;
+pub mod gate;
+pub mod index;
 pub mod keys;
+pub mod message;
+pub mod peer;
 
+pub use allowed_ips::AllowedIps;
+pub use gate::{Admission, Gate, Identity};
+pub use index::{PeerIndex, WorkerId};
 pub use keys::{PresharedKey, PrivateKey, PublicKey};
+pub use message::{Message, MessageError};
+pub use peer::{Opened, Peer, Refused, Staged, Timed};

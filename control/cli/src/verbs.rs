@@ -1,0 +1,89 @@
+//! From a parsed command line to the crate that does the work, and from its outcome to an exit code.
+//!
+//! 0 done, 1 failed, 2 the command line or this machine cannot do it.
+
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use patronus_gateway::RunOptions;
+use tracing_subscriber::EnvFilter;
+
+use crate::{BenchVerb, ConfigVerb, ImportVerb, RunArgs, Verb, keys};
+
+/// Runs a verb.
+pub fn dispatch(verb: Verb) -> ExitCode {
+    let outcome = match verb {
+        Verb::Run(args) => run(args),
+        Verb::Config(ConfigVerb::Check { file }) => check(&file),
+        Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out),
+        Verb::Genkey => keys::genkey(),
+        Verb::Pubkey => keys::pubkey(),
+        Verb::Genpsk => keys::genpsk(),
+        Verb::Demo(_) | Verb::Bench(BenchVerb::Compare(_)) => Err(anyhow::anyhow!("later")),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("patronus: {error:#}");
+            ExitCode::from(patronus_lab::exit_code(&error))
+        }
+    }
+}
+
+fn run(args: RunArgs) -> anyhow::Result<()> {
+    // boringtun calls it an error when an idle tunnel expires, which is its normal life.
+    let filter = EnvFilter::try_from_env("PATRONUS_LOG").unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_writer(std::io::stderr)
+        .init();
+    patronus_gateway::run(&RunOptions {
+        config: args.config,
+        uapi_dir: args.uapi_dir,
+        exit_with_stdin: args.exit_with_stdin,
+        report: args.report,
+    })
+}
+
+fn check(file: &Path) -> anyhow::Result<()> {
+    println!("{}", patronus_config::check(file)?);
+    Ok(())
+}
+
+fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {
+    let origin = file.display().to_string();
+    let name = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("site");
+    let text = patronus_config::load::read_text(file, &origin)?;
+    let imported = patronus_config::wg_quick::import(&text, &origin, name)?;
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700);
+    builder.create(out).with_context(|| format!("cannot make {}", out.display()))?;
+    let config = out.join(format!("{name}.toml"));
+    let mut written: Vec<PathBuf> = Vec::new();
+    for secret in &imported.secrets {
+        written.push(write_new(&out.join(&secret.file), secret.contents.as_bytes())?);
+    }
+    written.push(write_new(&config, imported.toml.as_bytes())?);
+    for note in &imported.notes {
+        eprintln!("note: {note}");
+    }
+    for path in written {
+        println!("{}", path.display());
+    }
+    println!("check it with: patronus config check {}", config.display());
+    Ok(())
+}
+
+/// Writes a file that did not exist, readable by its owner only.
+fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<PathBuf> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = opened.with_context(|| format!("cannot make {}: it must not exist yet", path.display()))?;
+    file.write_all(contents).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path.to_owned())
+}

@@ -1,0 +1,526 @@
+//! TOML of the right shape: known sections, known keys, values of the right type, each with its line.
+//!
+//! Says nothing about whether the values make sense: `check` does.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use crate::diagnostic::{Line, LineIndex, Report, quote};
+use crate::suggest::nearest;
+
+/// A value and the line that it stands on.
+#[derive(Clone, Debug)]
+pub(crate) struct Raw<T> {
+    pub(crate) value: T,
+    pub(crate) line: Line,
+}
+
+type Maybe<T> = Option<Raw<T>>;
+type MaybeList<T> = Option<Raw<Vec<Raw<T>>>>;
+
+/// The whole file. `None` and empty stand for absent, or for present and already reported.
+#[derive(Debug, Default)]
+pub(crate) struct RawConfig {
+    pub(crate) site: Option<RawSite>,
+    pub(crate) dataplane: Option<RawDataplane>,
+    pub(crate) uplinks: Vec<RawUplink>,
+    pub(crate) peers: Vec<RawPeer>,
+}
+
+/// `[site]`
+#[derive(Debug)]
+pub(crate) struct RawSite {
+    pub(crate) line: Line,
+    pub(crate) name: Maybe<String>,
+    pub(crate) private_key_file: Maybe<String>,
+    pub(crate) addresses: MaybeList<String>,
+    pub(crate) interface: Maybe<String>,
+    pub(crate) mtu: Maybe<i64>,
+    pub(crate) routes: Maybe<bool>,
+    pub(crate) table: Option<RawTable>,
+    /// Keys that stand there with a wrong type: reported, and not to be reported as missing.
+    pub(crate) broken: Vec<&'static str>,
+}
+
+/// `table` is the word `main` or a number.
+#[derive(Debug)]
+pub(crate) enum RawTable {
+    Word(Raw<String>),
+    Number(Raw<i64>),
+}
+
+/// `[dataplane]`
+#[derive(Debug)]
+pub(crate) struct RawDataplane {
+    pub(crate) workers: Maybe<i64>,
+    pub(crate) cpus: MaybeList<i64>,
+    pub(crate) pin: Maybe<bool>,
+    pub(crate) flow_slots: Maybe<i64>,
+    pub(crate) offload: Maybe<String>,
+    pub(crate) spin_us: Maybe<i64>,
+    pub(crate) socket_buffer_kib: Maybe<i64>,
+}
+
+/// `[[uplink]]`
+#[derive(Debug)]
+pub(crate) struct RawUplink {
+    pub(crate) line: Line,
+    pub(crate) name: Maybe<String>,
+    pub(crate) listen_port: Maybe<i64>,
+    pub(crate) interface: Maybe<String>,
+    pub(crate) mark: Maybe<i64>,
+}
+
+/// `[[peer]]`
+#[derive(Debug)]
+pub(crate) struct RawPeer {
+    pub(crate) line: Line,
+    pub(crate) name: Maybe<String>,
+    pub(crate) public_key: Maybe<String>,
+    pub(crate) endpoint: Maybe<String>,
+    pub(crate) allowed_ips: MaybeList<String>,
+    pub(crate) keepalive: Maybe<i64>,
+    pub(crate) preshared_key_file: Maybe<String>,
+    pub(crate) broken: Vec<&'static str>,
+}
+
+/// Reads the shape of `text`. A file that is no TOML yields an empty [`RawConfig`] and reports.
+pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
+    let lines = LineIndex::new(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    let mut line_before = None;
+    for error in &errors {
+        let line = lines.line(error.span().map_or(0, |span| span.start));
+        // What follows the first mistake of a line is mostly its echo. The parser's own rendering would
+        // quote the line, which may hold a secret.
+        if line_before.replace(line) != Some(line) {
+            report.at(line, format!("not TOML: {}", error.message()));
+        }
+    }
+    let mut raw = RawConfig::default();
+    if !errors.is_empty() {
+        return raw;
+    }
+    let mut reader = Reader { lines, report };
+    for (name, value) in table.into_inner() {
+        let line = reader.lines.line(name.span().start);
+        match name.get_ref().as_ref() {
+            "site" => raw.site = reader.one(&SITE, line, value).map(read_site),
+            "dataplane" => raw.dataplane = reader.one(&DATAPLANE, line, value).map(read_dataplane),
+            "uplink" => raw.uplinks = reader.many(&UPLINK, line, value, read_uplink),
+            "peer" => raw.peers = reader.many(&PEER, line, value, read_peer),
+            unknown => reader
+                .report
+                .at(line, unknown_at_top(unknown, value.get_ref())),
+        }
+    }
+    raw
+}
+
+fn read_site(mut section: Section<'_, '_, '_>) -> RawSite {
+    RawSite {
+        line: section.line,
+        name: section.string("name"),
+        private_key_file: section.string("private_key_file"),
+        addresses: section.strings("addresses"),
+        interface: section.string("interface"),
+        mtu: section.integer("mtu"),
+        routes: section.boolean("routes"),
+        table: section.table("table"),
+        broken: section.broken,
+    }
+}
+
+fn read_dataplane(mut section: Section<'_, '_, '_>) -> RawDataplane {
+    RawDataplane {
+        workers: section.integer("workers"),
+        cpus: section.integers("cpus"),
+        pin: section.boolean("pin"),
+        flow_slots: section.integer("flow_slots"),
+        offload: section.string("offload"),
+        spin_us: section.integer("spin_us"),
+        socket_buffer_kib: section.integer("socket_buffer_kib"),
+    }
+}
+
+fn read_uplink(mut section: Section<'_, '_, '_>) -> RawUplink {
+    RawUplink {
+        line: section.line,
+        name: section.string("name"),
+        listen_port: section.integer("listen_port"),
+        interface: section.string("interface"),
+        mark: section.integer("mark"),
+    }
+}
+
+fn read_peer(mut section: Section<'_, '_, '_>) -> RawPeer {
+    RawPeer {
+        line: section.line,
+        name: section.string("name"),
+        public_key: section.string("public_key"),
+        endpoint: section.string("endpoint"),
+        allowed_ips: section.strings("allowed_ips"),
+        keepalive: section.integer("keepalive"),
+        preshared_key_file: section.string("preshared_key_file"),
+        broken: section.broken,
+    }
+}
+
+/// What a section may hold.
+struct Schema {
+    /// As the operator writes it, brackets included.
+    title: &'static str,
+    /// Every key with an example of its value.
+    keys: &'static [(&'static str, &'static str)],
+}
+
+impl Schema {
+    fn names(&self) -> Vec<&'static str> {
+        self.keys.iter().map(|(name, _)| *name).collect()
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.keys.iter().any(|(name, _)| *name == key)
+    }
+
+    fn example(&self, key: &str) -> &'static str {
+        let found = self.keys.iter().find(|(name, _)| *name == key);
+        found.map_or("", |(_, example)| example)
+    }
+
+    /// Why `key` may not stand in this section.
+    fn refuse(&self, key: &str) -> String {
+        let title = self.title;
+        let folded: String = key.chars().filter(char::is_ascii_alphabetic).collect();
+        let secret = match folded.to_ascii_lowercase().as_str() {
+            "privatekey" => Some(("private_key_file", "/etc/patronus/site.key")),
+            "presharedkey" | "psk" => Some(("preshared_key_file", "/etc/patronus/peer.psk")),
+            _ => None,
+        };
+        if let Some((file_key, path)) = secret {
+            return format!(
+                "{title} {}: secrets do not belong in this file: put the key in a file \
+                 of its own, `chmod 600` it, and write {file_key} = \"{path}\"",
+                quote(key)
+            );
+        }
+        let unknown = format!("unknown key `{}` in {title}", quote(key));
+        if let Some(near) = nearest(key, &self.names()) {
+            return format!("{unknown}: did you mean `{near}`?");
+        }
+        if let Some(other) = SCHEMAS.iter().find(|other| other.has(key)) {
+            return format!("{unknown}: it belongs in {}", other.title);
+        }
+        if let Some((_, meant)) = SYNONYMS
+            .iter()
+            .find(|(word, meant)| *word == folded.to_ascii_lowercase() && self.has(meant))
+        {
+            return format!("{unknown}: did you mean `{meant}`?");
+        }
+        format!("{unknown}: valid keys are {}", self.names().join(", "))
+    }
+}
+
+fn unknown_at_top(name: &str, value: &DeValue<'_>) -> String {
+    if !value.is_table() && !value.is_array() {
+        let home = SCHEMAS.iter().find(|schema| schema.has(name));
+        let fix = home.map_or("remove it", |schema| schema.title);
+        return match home {
+            Some(_) => format!(
+                "`{}` stands outside every section: move it under {fix}",
+                quote(name)
+            ),
+            None => format!("unknown key `{}` outside every section: {fix}", quote(name)),
+        };
+    }
+    let names: Vec<&str> = SCHEMAS.iter().map(|schema| bare(schema.title)).collect();
+    let near = nearest(name, &names)
+        .and_then(|near| SCHEMAS.iter().find(|schema| bare(schema.title) == near));
+    match near {
+        Some(schema) => format!(
+            "unknown section [{}]: did you mean {}?",
+            quote(name),
+            schema.title
+        ),
+        None => {
+            let titles: Vec<&str> = SCHEMAS.iter().map(|schema| schema.title).collect();
+            format!(
+                "unknown section [{}]: valid sections are {}",
+                quote(name),
+                titles.join(", ")
+            )
+        }
+    }
+}
+
+fn bare(title: &'static str) -> &'static str {
+    title.trim_matches(['[', ']'])
+}
+
+struct Reader<'r> {
+    lines: LineIndex,
+    report: &'r mut Report,
+}
+
+impl<'r> Reader<'r> {
+    /// A section that a file has once.
+    fn one<'s, 'i>(
+        &'s mut self,
+        schema: &'static Schema,
+        line: Line,
+        value: Spanned<DeValue<'i>>,
+    ) -> Option<Section<'s, 'r, 'i>> {
+        let DeValue::Table(table) = value.into_inner() else {
+            self.report.at(
+                line,
+                format!(
+                    "{0} stands once, in single brackets: write {0}",
+                    schema.title
+                ),
+            );
+            return None;
+        };
+        Some(self.section(schema, line, table))
+    }
+
+    /// A section that a file has any number of times.
+    fn many<T>(
+        &mut self,
+        schema: &'static Schema,
+        line: Line,
+        value: Spanned<DeValue<'_>>,
+        read: fn(Section<'_, '_, '_>) -> T,
+    ) -> Vec<T> {
+        let misshapen = format!(
+            "{0} may repeat, so it takes double brackets: write {0}",
+            schema.title
+        );
+        let DeValue::Array(array) = value.into_inner() else {
+            self.report.at(line, misshapen);
+            return Vec::new();
+        };
+        let mut sections = Vec::new();
+        for element in array {
+            let line = self.lines.line(element.span().start);
+            let DeValue::Table(table) = element.into_inner() else {
+                self.report.at(line, misshapen.clone());
+                continue;
+            };
+            sections.push(read(self.section(schema, line, table)));
+        }
+        sections
+    }
+
+    fn section<'s, 'i>(
+        &'s mut self,
+        schema: &'static Schema,
+        line: Line,
+        table: DeTable<'i>,
+    ) -> Section<'s, 'r, 'i> {
+        for key in table.keys() {
+            if !schema.has(key.get_ref()) {
+                let line = self.lines.line(key.span().start);
+                self.report.at(line, schema.refuse(key.get_ref()));
+            }
+        }
+        Section {
+            schema,
+            line,
+            table,
+            broken: Vec::new(),
+            reader: self,
+        }
+    }
+}
+
+/// One table of the file while its keys are taken out.
+struct Section<'s, 'r, 'i> {
+    schema: &'static Schema,
+    line: Line,
+    table: DeTable<'i>,
+    broken: Vec<&'static str>,
+    reader: &'s mut Reader<'r>,
+}
+
+impl<'i> Section<'_, '_, 'i> {
+    fn string(&mut self, key: &'static str) -> Maybe<String> {
+        let raw = self.take(key)?;
+        match raw.value {
+            DeValue::String(text) => Some(Raw {
+                value: text.into_owned(),
+                line: raw.line,
+            }),
+            other => self.wrong(key, raw.line, "a string", &other),
+        }
+    }
+
+    fn integer(&mut self, key: &'static str) -> Maybe<i64> {
+        let raw = self.take(key)?;
+        match to_i64(&raw.value) {
+            Some(value) => Some(Raw {
+                value,
+                line: raw.line,
+            }),
+            None => self.wrong(key, raw.line, "an integer", &raw.value),
+        }
+    }
+
+    fn boolean(&mut self, key: &'static str) -> Maybe<bool> {
+        let raw = self.take(key)?;
+        match raw.value {
+            DeValue::Boolean(value) => Some(Raw {
+                value,
+                line: raw.line,
+            }),
+            other => self.wrong(key, raw.line, "true or false", &other),
+        }
+    }
+
+    fn table(&mut self, key: &'static str) -> Option<RawTable> {
+        let raw = self.take(key)?;
+        if let DeValue::String(word) = raw.value {
+            return Some(RawTable::Word(Raw {
+                value: word.into_owned(),
+                line: raw.line,
+            }));
+        }
+        match to_i64(&raw.value) {
+            Some(value) => Some(RawTable::Number(Raw {
+                value,
+                line: raw.line,
+            })),
+            None => self.wrong(key, raw.line, "\"main\" or an integer", &raw.value),
+        }
+    }
+
+    fn strings(&mut self, key: &'static str) -> MaybeList<String> {
+        self.list(key, "a list of strings", |value| match value {
+            DeValue::String(text) => Some(text.to_string()),
+            _ => None,
+        })
+    }
+
+    fn integers(&mut self, key: &'static str) -> MaybeList<i64> {
+        self.list(key, "a list of integers", to_i64)
+    }
+
+    fn list<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        to_element: fn(&DeValue<'_>) -> Option<T>,
+    ) -> MaybeList<T> {
+        let raw = self.take(key)?;
+        let DeValue::Array(array) = raw.value else {
+            return self.wrong(key, raw.line, expected, &raw.value);
+        };
+        let mut elements = Vec::new();
+        for element in array {
+            let line = self.reader.lines.line(element.span().start);
+            match to_element(element.get_ref()) {
+                Some(value) => elements.push(Raw { value, line }),
+                None => return self.wrong(key, line, expected, element.get_ref()),
+            }
+        }
+        Some(Raw {
+            value: elements,
+            line: raw.line,
+        })
+    }
+
+    fn take(&mut self, key: &'static str) -> Option<Raw<DeValue<'i>>> {
+        debug_assert!(self.schema.has(key), "{key} is missing from its schema");
+        let (name, value) = self.table.remove_entry(key)?;
+        let line = self.reader.lines.line(name.span().start);
+        Some(Raw {
+            value: value.into_inner(),
+            line,
+        })
+    }
+
+    fn wrong<T>(
+        &mut self,
+        key: &'static str,
+        line: Line,
+        expected: &str,
+        found: &DeValue<'_>,
+    ) -> Option<T> {
+        let found = match found {
+            DeValue::String(_) => "a string",
+            DeValue::Integer(_) if to_i64(found).is_none() => "one beyond 64 bits",
+            DeValue::Integer(_) => "an integer",
+            DeValue::Float(_) => "a fraction",
+            DeValue::Boolean(_) => "true or false",
+            DeValue::Datetime(_) => "a date",
+            DeValue::Array(_) => "a list",
+            DeValue::Table(_) => "a table",
+        };
+        let (title, example) = (self.schema.title, self.schema.example(key));
+        let message =
+            format!("{title} {key}: expected {expected}, found {found}: write {key} = {example}");
+        self.reader.report.at(line, message);
+        self.broken.push(key);
+        None
+    }
+}
+
+fn to_i64(value: &DeValue<'_>) -> Option<i64> {
+    let integer = value.as_integer()?;
+    i64::from_str_radix(integer.as_str(), integer.radix()).ok()
+}
+
+const SITE: Schema = Schema {
+    title: "[site]",
+    keys: &[
+        ("name", "\"hq\""),
+        ("private_key_file", "\"/etc/patronus/hq.key\""),
+        ("addresses", "[\"10.255.0.1/24\"]"),
+        ("interface", "\"patronus0\""),
+        ("mtu", "1420"),
+        ("routes", "true"),
+        ("table", "\"main\""),
+    ],
+};
+const DATAPLANE: Schema = Schema {
+    title: "[dataplane]",
+    keys: &[
+        ("workers", "2"),
+        ("cpus", "[0, 1]"),
+        ("pin", "true"),
+        ("flow_slots", "65536"),
+        ("offload", "\"auto\""),
+        ("spin_us", "20"),
+        ("socket_buffer_kib", "4096"),
+    ],
+};
+const UPLINK: Schema = Schema {
+    title: "[[uplink]]",
+    keys: &[
+        ("name", "\"fiber\""),
+        ("listen_port", "51820"),
+        ("interface", "\"eth0\""),
+        ("mark", "51820"),
+    ],
+};
+const PEER: Schema = Schema {
+    title: "[[peer]]",
+    keys: &[
+        ("name", "\"branch\""),
+        ("public_key", "\"...\""),
+        ("endpoint", "\"203.0.113.7:51820\""),
+        ("allowed_ips", "[\"10.2.0.0/16\"]"),
+        ("keepalive", "25"),
+        ("preshared_key_file", "\"/etc/patronus/branch.psk\""),
+    ],
+};
+const SCHEMAS: [&Schema; 4] = [&SITE, &DATAPLANE, &UPLINK, &PEER];
+
+/// What WireGuard's tools and habit call our keys, letters only.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("persistentkeepalive", "keepalive"),
+    ("fwmark", "mark"),
+    ("port", "listen_port"),
+    ("device", "interface"),
+    ("threads", "workers"),
+    ("prefixes", "allowed_ips"),
+];

@@ -1,0 +1,73 @@
+//! What a configuration sets up, in one line for `patronus config check`.
+
+use std::fmt;
+
+use crate::keys::KeyText;
+use crate::model::Config;
+
+/// The gist of a configuration; its `Display` is one line without secrets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The file.
+    pub origin: String,
+    /// The site's name.
+    pub site: String,
+    /// The site's public key in base64, to hand to other sites.
+    pub public_key: String,
+    /// The tunnel interface.
+    pub interface: String,
+    /// UDP port; 0 is any free one.
+    pub listen_port: u16,
+    /// Number of peers.
+    pub peers: usize,
+    /// Number of allowed IPs of all peers.
+    pub allowed_ips: usize,
+    /// Number of the table that gets a route per allowed IP, if any does.
+    pub route_table: Option<u32>,
+}
+
+impl Summary {
+    /// Sums `config` up.
+    pub fn new(origin: &str, config: &Config) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            site: config.site.name.to_string(),
+            public_key: config.site.private_key.public_key().to_base64(),
+            interface: config.site.interface.to_string(),
+            listen_port: config.uplink.listen_port,
+            peers: config.peers.len(),
+            allowed_ips: config.peers.iter().map(|peer| peer.allowed_ips.len()).sum(),
+            route_table: config.site.routes.map(|table| table.number()),
+        }
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: ok: site {}, interface {}, public key {}, ",
+            self.origin, self.site, self.interface, self.public_key
+        )?;
+        match self.listen_port {
+            0 => f.write_str("any free port, ")?,
+            port => write!(f, "port {port}, ")?,
+        }
+        write!(
+            f,
+            "{}, {}, ",
+            counted(self.peers, "peer"),
+            counted(self.allowed_ips, "allowed IP")
+        )?;
+        match self.route_table {
+            Some(254) => f.write_str("routes in main"),
+            Some(table) => write!(f, "routes in table {table}"),
+            None => f.write_str("no routes"),
+        }
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
+}

@@ -1,0 +1,574 @@
+//! The daemon: one control thread on tokio beside the workers.
+//!
+//! It owns what the operator wants ([`Registry`]) and what the kernel has ([`Link`]), takes reloads, UAPI
+//! requests and signals one after the other, and publishes a new snapshot after each change. Workers forward
+//! whether it lives or not.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use crossbeam::channel::{Receiver, Sender};
+use patronus_config::{Config, Keepalive, Peer, PeerEndpoint};
+use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
+use patronus_io::{OffloadReport, Poller};
+use patronus_packet::Prefix;
+use patronus_tunnel::WorkerId;
+use tokio::io::AsyncReadExt;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::exchange::{Exchange, Mailbox, Order};
+use crate::link::Link;
+use crate::registry::{NamedEndpoint, Registry};
+use crate::report::{Report, StatusLine};
+use crate::startup::{self, StartError};
+use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
+use crate::uapi_server::{Call, UapiSocket, errno_text};
+use crate::worker::{self, WorkerSeed};
+
+/// Events that wait for control, all workers together.
+const EVENTS_MAX: usize = 4096;
+const STATUS_INTERVAL: Duration = Duration::from_secs(30);
+const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
+/// How often names are asked for that nobody answered yet.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How to run a gateway.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The configuration file.
+    pub config: PathBuf,
+    /// Where the UAPI socket goes.
+    pub uapi_dir: PathBuf,
+    /// End when standard input ends: for a parent that must not leave gateways behind.
+    pub exit_with_stdin: bool,
+    /// Write a [`Report`] as JSON there at the end.
+    pub report: Option<PathBuf>,
+}
+
+/// Runs a gateway until SIGTERM or SIGINT.
+///
+/// # Errors
+/// One line that says what is missing and what fixes it.
+pub fn run(options: &RunOptions) -> anyhow::Result<()> {
+    let config = patronus_config::load(&options.config)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the control thread's runtime")?;
+    runtime.block_on(async {
+        let (mut daemon, doors) = Daemon::start(config, options).await?;
+        let outcome = daemon.control(doors).await;
+        daemon.stop(options.report.as_deref()).and(outcome)
+    })
+}
+
+struct Daemon {
+    config: Config,
+    config_path: PathBuf,
+    registry: Registry,
+    link: Link,
+    exchange: Arc<Exchange>,
+    workers: Vec<JoinHandle<Counters>>,
+    published: Vec<Arc<patronus_engine::PublishedCounters>>,
+    events: Receiver<Event>,
+    uapi: Option<UapiSocket>,
+    port: u16,
+    mark: Option<u32>,
+    offload: OffloadReport,
+    status: StatusLine,
+}
+
+/// Where control hears from.
+struct Doors {
+    calls: mpsc::Receiver<Call>,
+    exit_with_stdin: bool,
+}
+
+impl Daemon {
+    async fn start(config: Config, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+        let wanted = startup::worker_count(&config);
+        let mut tun = startup::open_tun(&config, wanted)?;
+        let workers = tun.queues.len();
+        let mark = startup::configured_mark(&config.uplink);
+        let uplinks = startup::bind_uplinks(&config, config.uplink.listen_port, mark, workers)?;
+        let offload = startup::offload_report(&tun, &uplinks);
+
+        let epoch = Instant::now();
+        let mtu = usize::from(config.site.mtu.bytes());
+        let mut registry = Registry::new(config.site.private_key.clone(), mtu, workers, epoch);
+        registry.set_peers(config.peers.clone());
+        let names = registry.names_to_resolve(epoch);
+        resolve(&mut registry, names).await;
+        let snapshot = registry.compile();
+
+        let pollers = (0..workers).map(|_| Poller::new()).collect::<Result<Vec<_>, _>>();
+        let pollers = pollers.context("cannot make an epoll instance: raise `ulimit -n`")?;
+        let mailboxes = pollers.iter().map(|poller| Mailbox::new(poller.waker())).collect();
+        let exchange = Arc::new(Exchange::new(snapshot.clone(), mailboxes));
+        let trains = worker::trains_of(uplinks.sockets.iter().flat_map(|sockets| sockets.iter()));
+        let engines = engines(&config, workers, &snapshot, |worker| EngineConfig {
+            worker,
+            workers,
+            flow_slots: config.dataplane.flow_slots.count(),
+            seed: random_seed(),
+            joining: worker::joining_of(tun.offload),
+            trains,
+        });
+        let published = engines.iter().map(|engine| engine.published().clone()).collect();
+
+        let mut link = Link::new(&tun.name, tun.ifindex)?;
+        link.bring_up(u32::from(config.site.mtu.bytes())).await?;
+        link.set_addresses(config.site.addresses.iter().copied()).await?;
+        link.set_routes(wanted_routes(&config, registry.peers())).await?;
+        let (calls_in, calls) = mpsc::channel(1);
+        let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
+
+        let (events_in, events) = crossbeam::channel::bounded(EVENTS_MAX);
+        let seeds = engines.into_iter().zip(tun.queues.drain(..)).zip(uplinks.sockets).zip(pollers);
+        let cores = startup::cores(&config.dataplane.pinning, workers);
+        let mut threads = Vec::with_capacity(workers);
+        for ((((engine, tun), sockets), poller), core) in seeds.zip(cores) {
+            let seed = WorkerSeed {
+                engine,
+                tun,
+                sockets,
+                poller,
+                core,
+                spin: config.dataplane.spin.to_duration(),
+                exchange: exchange.clone(),
+                events: Sender::clone(&events_in),
+            };
+            threads.push(worker::spawn(seed).context("cannot start a worker thread")?);
+        }
+
+        let daemon = Self {
+            config_path: options.config.clone(),
+            registry,
+            link,
+            exchange,
+            workers: threads,
+            published,
+            events,
+            uapi: Some(uapi),
+            port: uplinks.port,
+            mark,
+            offload,
+            status: StatusLine::new(epoch),
+            config,
+        };
+        daemon.log_start(tun.backend);
+        let doors = Doors {
+            calls,
+            exit_with_stdin: options.exit_with_stdin,
+        };
+        Ok((daemon, doors))
+    }
+
+    fn log_start(&self, backend: &str) {
+        tracing::info!(
+            site = self.config.site.name.as_str(),
+            interface = self.config.site.interface.as_str(),
+            port = self.port,
+            workers = self.workers.len(),
+            peers = self.registry.peers().len(),
+            backend,
+            offload = %self.offload,
+            "gateway runs"
+        );
+        for why in &self.offload.why {
+            tracing::info!("offload: {why}");
+        }
+        for (path, family) in [("/proc/sys/net/ipv4/ip_forward", "ipv4.ip_forward"), (V6_FORWARDING, "ipv6.conf.all.forwarding")] {
+            if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
+                tracing::warn!(
+                    "net.{family} is 0: this machine forwards nothing between its LAN and the tunnel; \
+                     run `sysctl -w net.{family}=1`"
+                );
+            }
+        }
+    }
+
+    /// Takes one thing at a time until it is told to end.
+    async fn control(&mut self, mut doors: Doors) -> anyhow::Result<()> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        let mut terminate = listen(SignalKind::terminate())?;
+        let mut interrupt = listen(SignalKind::interrupt())?;
+        let mut hangup = listen(SignalKind::hangup())?;
+        let mut status = tokio::time::interval_at(tokio::time::Instant::now() + STATUS_INTERVAL, STATUS_INTERVAL);
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
+        housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let (resolved_in, mut resolved) = mpsc::channel(1);
+        let mut next_resolve = Instant::now() + RESOLVE_INTERVAL;
+        let stdin_ended = stdin_ended(doors.exit_with_stdin);
+        tokio::pin!(stdin_ended);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); return Ok(()); }
+                _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); return Ok(()); }
+                () = &mut stdin_ended => { tracing::info!("standard input ended: stopping"); return Ok(()); }
+                _ = hangup.recv() => self.reload().await,
+                Some((request, reply)) = doors.calls.recv() => {
+                    // The client may have left; then nobody wants the answer.
+                    let _ = reply.send(self.answer(request).await);
+                }
+                Some((name, addr)) = resolved.recv() => {
+                    if self.registry.set_resolved(name, addr) {
+                        self.publish();
+                    }
+                }
+                _ = status.tick() => self.log_status(),
+                _ = housekeeping.tick() => {
+                    self.log_events();
+                    if Instant::now() >= next_resolve {
+                        next_resolve = Instant::now() + RESOLVE_INTERVAL;
+                        for name in self.registry.names_to_resolve(Instant::now()) {
+                            tokio::spawn(resolve_later(name, resolved_in.clone()));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        self.exchange.publish(self.registry.compile());
+    }
+
+    async fn reload(&mut self) {
+        let new = match patronus_config::load(&self.config_path) {
+            Ok(new) => new,
+            Err(errors) => {
+                tracing::error!("reload refused, the old configuration stays in force:\n{errors}");
+                return;
+            }
+        };
+        if let Err(error) = self.apply(new).await {
+            tracing::error!("reload: {error:#}");
+            return;
+        }
+        tracing::info!(peers = self.registry.peers().len(), "reloaded");
+    }
+
+    /// Changes what differs between the running configuration and `new`, and nothing else.
+    async fn apply(&mut self, new: Config) -> anyhow::Result<()> {
+        if new.site.interface != self.config.site.interface || new.dataplane != self.config.dataplane {
+            tracing::warn!("[site] interface and [dataplane] take effect at the next start");
+        }
+        let mark = startup::configured_mark(&new.uplink);
+        let port_moves = new.uplink.listen_port != self.config.uplink.listen_port
+            || new.uplink.interface != self.config.uplink.interface;
+        // The riskiest first: nothing has changed yet if the port is taken.
+        let rebound = match port_moves {
+            true => Some(self.bind(&new, new.uplink.listen_port, mark)?),
+            false => None,
+        };
+        if let Some(uplinks) = rebound {
+            self.move_sockets(uplinks);
+            self.mark = mark;
+        } else if mark != self.mark {
+            self.set_mark(mark);
+        }
+        self.registry.set_private_key(new.site.private_key.clone());
+        self.registry.set_mtu(usize::from(new.site.mtu.bytes()));
+        self.registry.set_peers(new.peers.clone());
+        let names = self.registry.names_to_resolve(Instant::now());
+        resolve(&mut self.registry, names).await;
+        self.publish();
+        if new.site.mtu != self.config.site.mtu {
+            self.link.bring_up(u32::from(new.site.mtu.bytes())).await?;
+        }
+        self.link.set_addresses(new.site.addresses.iter().copied()).await?;
+        let old_start = (self.config.site.interface.clone(), self.config.dataplane.clone());
+        self.config = new;
+        (self.config.site.interface, self.config.dataplane) = old_start;
+        self.update_routes().await
+    }
+
+    async fn update_routes(&mut self) -> anyhow::Result<()> {
+        let routes: Vec<_> = wanted_routes(&self.config, self.registry.peers()).collect();
+        Ok(self.link.set_routes(routes).await?)
+    }
+
+    /// New sockets, while the old ones still receive.
+    fn bind(&self, config: &Config, port: u16, mark: Option<u32>) -> Result<startup::Uplinks, StartError> {
+        startup::bind_uplinks(config, port, mark, self.workers.len())
+    }
+
+    fn move_sockets(&mut self, uplinks: startup::Uplinks) {
+        self.port = uplinks.port;
+        for (at, sockets) in uplinks.sockets.into_iter().enumerate() {
+            self.exchange.order(WorkerId(at as u8), Order::Sockets(sockets));
+        }
+        tracing::info!(port = self.port, "listening");
+    }
+
+    fn set_mark(&mut self, mark: Option<u32>) {
+        self.mark = mark;
+        for at in 0..self.workers.len() {
+            self.exchange.order(WorkerId(at as u8), Order::Mark(mark));
+        }
+    }
+
+    async fn answer(&mut self, request: Request) -> zeroize::Zeroizing<String> {
+        match request {
+            Request::Get => self.device_text(),
+            Request::Set(set) => match self.set(*set).await {
+                Ok(()) => errno_text(errno::OK),
+                Err(error) => {
+                    tracing::warn!("control request failed: {error:#}");
+                    let in_use = matches!(
+                        error.downcast_ref::<StartError>(),
+                        Some(StartError::Udp(patronus_io::UdpError::InUse { .. }))
+                    );
+                    errno_text(if in_use { errno::ADDRESS_IN_USE } else { errno::IO })
+                }
+            },
+        }
+    }
+
+    /// What `wg set` wants.
+    async fn set(&mut self, set: SetRequest) -> anyhow::Result<()> {
+        let mark = set.fwmark.map_or(self.mark, |mark| (mark != 0).then_some(mark));
+        match set.listen_port.filter(|port| *port != self.port) {
+            Some(port) => {
+                let uplinks = self.bind(&self.config, port, mark)?;
+                self.move_sockets(uplinks);
+                self.mark = mark;
+            }
+            None if mark != self.mark => self.set_mark(mark),
+            None => {}
+        }
+        if let Some(key) = set.private_key {
+            self.registry.set_private_key(key);
+        }
+        if set.replace_peers {
+            // Peers that are named again right here are unchanged to the workers.
+            let named = |peer: &&Peer| set.peers.iter().any(|change| change.public_key == peer.public_key);
+            let kept: Vec<Peer> = self.registry.peers().iter().filter(named).cloned().map(emptied).collect();
+            self.registry.set_peers(patronus_config::PeerSet::from_peers(kept));
+        }
+        for change in set.peers {
+            self.change_peer(change);
+        }
+        self.publish();
+        self.update_routes().await
+    }
+
+    fn change_peer(&mut self, change: PeerChange) {
+        let key = change.public_key;
+        let known = self.registry.peers().by_key(&key).cloned();
+        let is_self = key == self.registry.identity().public_key();
+        if change.remove || is_self || (change.update_only && known.is_none()) {
+            if change.remove {
+                self.registry.remove_peer(&key);
+            }
+            return;
+        }
+        let mut peer = known.unwrap_or_else(|| Peer::new(key));
+        if let Some(preshared) = change.preshared_key {
+            peer.preshared_key = preshared;
+        }
+        if let Some(endpoint) = change.endpoint {
+            peer.endpoint = Some(PeerEndpoint::Addr(endpoint));
+            self.registry.reset_endpoint(&key);
+        }
+        if let Some(keepalive) = change.keepalive {
+            peer.keepalive = keepalive;
+        }
+        if change.replace_allowed_ips {
+            peer.allowed_ips.clear();
+        }
+        peer.allowed_ips.extend(change.allowed_ips);
+        self.registry.set_peer(peer);
+    }
+
+    fn device_text(&self) -> zeroize::Zeroizing<String> {
+        let unix_epoch_offset = self.unix_time_of_epoch();
+        let peers = self.registry.peers().iter().map(|peer| {
+            let stats = self.registry.spec(&peer.public_key).map(|spec| &spec.stats);
+            PeerState {
+                public_key: peer.public_key,
+                preshared_key: peer.preshared_key.as_ref(),
+                endpoint: stats.and_then(|stats| stats.endpoint()).map(|endpoint| endpoint.remote),
+                last_handshake: stats.and_then(|stats| stats.last_handshake()).map(|at| unix_epoch_offset + at),
+                tx_bytes: stats.map_or(0, |stats| stats.tx_bytes()),
+                rx_bytes: stats.map_or(0, |stats| stats.rx_bytes()),
+                keepalive: peer.keepalive,
+                allowed_ips: &peer.allowed_ips,
+            }
+        });
+        let device = Device {
+            private_key: self.registry.identity().private_key(),
+            listen_port: self.port,
+            fwmark: self.mark.unwrap_or(0),
+            peers: peers.collect(),
+        };
+        device.to_text()
+    }
+
+    /// The gateway's epoch as time since 1970, by today's clock.
+    fn unix_time_of_epoch(&self) -> Duration {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        now.saturating_sub(self.registry.epoch().elapsed())
+    }
+
+    fn log_status(&mut self) {
+        let mut sum = Counters::default();
+        for published in &self.published {
+            sum += &published.load();
+        }
+        let now = Instant::now();
+        let since_epoch = now.saturating_duration_since(self.registry.epoch());
+        let specs = self.registry.peers().iter().filter_map(|peer| self.registry.spec(&peer.public_key));
+        let line = self.status.next(sum, specs.map(AsRef::as_ref), since_epoch, now);
+        tracing::info!("status: {line}");
+        if let Some(dead) = self.workers.iter().position(JoinHandle::is_finished) {
+            tracing::error!(worker = dead, "a worker has stopped: its peers are cut off; restart the gateway");
+        }
+    }
+
+    fn log_events(&mut self) {
+        for event in self.events.try_iter() {
+            let name = |id| self.name_of(id);
+            match event {
+                Event::HandshakeCompleted(id) => tracing::debug!(peer = name(id), "handshake completed"),
+                Event::EndpointChanged(id, endpoint) => {
+                    tracing::info!(peer = name(id), "peer has a new address");
+                    tracing::debug!(peer = name(id), addr = %endpoint.remote, "the new address");
+                }
+                Event::HandshakeTimeout(id) => {
+                    tracing::warn!(peer = name(id), "no answer to handshakes for 90 s: waiting packets dropped");
+                }
+            }
+        }
+    }
+
+    /// The name that the configuration gives a peer, or the start of its key.
+    fn name_of(&self, id: patronus_engine::PeerId) -> String {
+        let is_it = |peer: &&Peer| self.registry.spec(&peer.public_key).is_some_and(|spec| spec.id == id);
+        match self.registry.peers().iter().find(is_it) {
+            Some(Peer { name: Some(name), .. }) => name.as_str().to_owned(),
+            Some(peer) => format!("{:?}", peer.public_key),
+            None => "removed peer".to_owned(),
+        }
+    }
+
+    /// Stops the workers, which closes the interface; then tells what happened to every packet.
+    fn stop(&mut self, report: Option<&Path>) -> anyhow::Result<()> {
+        drop(self.uapi.take());
+        self.exchange.stop();
+        let mut counters: Vec<Counters> = Vec::new();
+        for (at, worker) in self.workers.drain(..).enumerate() {
+            match worker.join() {
+                Ok(last) => counters.push(last),
+                Err(_) => {
+                    tracing::error!(worker = at, "the worker ended by a panic");
+                    counters.push(self.published[at].load());
+                }
+            }
+        }
+        for (mailbox, counters) in self.exchange.mailboxes().iter().zip(&mut counters) {
+            while let Some((_, handoff)) = mailbox.take() {
+                counters.handed_in += handoff.packets();
+                counters.drop(DropReason::Shutdown, handoff.packets());
+            }
+        }
+        let panics = self.exchange.mailboxes().iter().map(|mailbox| mailbox.panics.load(Ordering::Relaxed)).sum();
+        let end = Report::new(&counters, self.offload.to_string(), panics);
+        tracing::info!(
+            rx = end.packets.rx,
+            tx = end.packets.tx,
+            consumed = end.packets.consumed,
+            dropped = end.packets.drops.values().sum::<u64>(),
+            balanced = end.balanced,
+            "stopped"
+        );
+        if let Some(path) = report {
+            let json = serde_json::to_vec_pretty(&end).context("cannot write the report")?;
+            std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Ok(())
+    }
+}
+
+fn engines(
+    config: &Config,
+    workers: usize,
+    snapshot: &Arc<patronus_engine::Snapshot>,
+    engine_config: impl Fn(WorkerId) -> EngineConfig,
+) -> Vec<Engine> {
+    debug_assert!(config.dataplane.flow_slots.count().is_power_of_two());
+    let now = Instant::now();
+    let ids = (0..workers).map(|worker| WorkerId(worker as u8));
+    let mut engines: Vec<Engine> = ids.map(|id| Engine::new(engine_config(id), snapshot, now)).collect();
+    let tables: Vec<_> = engines.iter().map(|engine| engine.flow_table().clone()).collect();
+    for (at, engine) in engines.iter_mut().enumerate() {
+        let others = tables.iter().enumerate().filter(|(other, _)| *other != at);
+        engine.set_siblings(others.map(|(_, table)| table.clone()).collect());
+    }
+    engines
+}
+
+/// One route per allowed IP, where the site wants them.
+fn wanted_routes(config: &Config, peers: &[Peer]) -> impl Iterator<Item = (u32, Prefix)> {
+    let table = config.site.routes.map(|table| table.number());
+    let prefixes = peers.iter().flat_map(|peer| &peer.allowed_ips);
+    let routes = prefixes.filter_map(move |prefix| Some((table?, *prefix)));
+    // A default route into the tunnel would swallow the tunnel's own datagrams; the configuration refuses it,
+    // and `wg set` gets what `wg set` gives: the owner, not the route.
+    routes.filter(|(_, prefix)| !prefix.is_default())
+}
+
+fn emptied(mut peer: Peer) -> Peer {
+    peer.allowed_ips.clear();
+    peer.keepalive = None::<Keepalive>;
+    peer
+}
+
+async fn resolve(registry: &mut Registry, names: Vec<NamedEndpoint>) {
+    for (host, port) in names {
+        match lookup(&host, port).await {
+            Some(addr) => {
+                registry.set_resolved((host, port), addr);
+            }
+            None => tracing::warn!(host = host.as_str(), "cannot resolve the peer's endpoint; will try again"),
+        }
+    }
+}
+
+async fn resolve_later(name: NamedEndpoint, resolved: mpsc::Sender<(NamedEndpoint, std::net::SocketAddr)>) {
+    if let Some(addr) = lookup(&name.0, name.1).await {
+        // Control has ended when nobody listens.
+        let _ = resolved.send((name, addr)).await;
+    }
+}
+
+async fn lookup(host: &patronus_config::HostName, port: u16) -> Option<std::net::SocketAddr> {
+    let asked = tokio::net::lookup_host((host.as_str(), port));
+    let answer = tokio::time::timeout(LOOKUP_PATIENCE, asked).await.ok()?;
+    answer.ok()?.next()
+}
+
+/// Ends when standard input does; never where that was not asked for.
+async fn stdin_ended(wanted: bool) {
+    if !wanted {
+        std::future::pending::<()>().await;
+    }
+    let mut stdin = tokio::io::stdin();
+    let mut sink = [0; 64];
+    while !matches!(stdin.read(&mut sink).await, Ok(0) | Err(_)) {}
+}
+
+/// From the hasher that the standard library seeds from the system's random source.
+fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
+const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";

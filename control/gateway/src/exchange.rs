@@ -1,0 +1,201 @@
+//! What the workers of one gateway share: mailboxes for packets that another worker has to treat, the
+//! configuration in force, and the bell that ends a sleep.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use crossbeam::channel::{Receiver, Sender};
+use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
+use patronus_engine::{Handoff, Snapshot};
+use patronus_io::{UdpSocket, Waker};
+use patronus_tunnel::WorkerId;
+
+/// Packets that may wait for a worker: 64 superpackets are 4 MiB.
+const INBOX_MAX: usize = 64;
+
+/// An order from control to one worker.
+#[derive(Debug)]
+pub enum Order {
+    /// Use these sockets from here on; the old ones are closed.
+    Sockets(Sockets),
+    /// Mark the datagrams of these sockets; `None` removes the mark.
+    Mark(Option<u32>),
+}
+
+/// A worker's sockets on the uplink; at least one family.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    /// IPv4.
+    pub v4: Option<UdpSocket>,
+    /// IPv6.
+    pub v6: Option<UdpSocket>,
+}
+
+impl Sockets {
+    /// The sockets there are.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut UdpSocket> {
+        self.v4.iter_mut().chain(self.v6.iter_mut())
+    }
+
+    /// The sockets there are.
+    pub fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
+        self.v4.iter().chain(self.v6.iter())
+    }
+}
+
+/// One worker's letter box.
+pub struct Mailbox {
+    /// Packets from siblings, with the sender who wants the buffer back.
+    inbox: ArrayQueue<(WorkerId, Handoff)>,
+    /// Own buffers that siblings are done with.
+    returns: ArrayQueue<Handoff>,
+    /// Orders from control.
+    orders: (Sender<Order>, Receiver<Order>),
+    asleep: CachePadded<AtomicBool>,
+    waker: Arc<Waker>,
+    /// Turns of the worker's loop that did something, and panics survived.
+    pub turns: AtomicU64,
+    /// Panics that the worker survived.
+    pub panics: AtomicU64,
+}
+
+/// All that workers and control share.
+pub struct Exchange {
+    snapshot: ArcSwap<Snapshot>,
+    stop: AtomicBool,
+    mailboxes: Vec<Mailbox>,
+}
+
+impl Mailbox {
+    /// An empty letter box of the worker that sleeps on `waker`'s poller.
+    pub fn new(waker: Arc<Waker>) -> Self {
+        Self {
+            inbox: ArrayQueue::new(INBOX_MAX),
+            returns: ArrayQueue::new(INBOX_MAX),
+            orders: crossbeam::channel::unbounded(),
+            asleep: CachePadded::new(AtomicBool::new(false)),
+            waker,
+            turns: AtomicU64::new(0),
+            panics: AtomicU64::new(0),
+        }
+    }
+
+    /// The next packet from a sibling.
+    pub fn take(&self) -> Option<(WorkerId, Handoff)> {
+        self.inbox.pop()
+    }
+
+    /// The next buffer that came back.
+    pub fn take_returned(&self) -> Option<Handoff> {
+        self.returns.pop()
+    }
+
+    /// The next order.
+    pub fn take_order(&self) -> Option<Order> {
+        self.orders.1.try_recv().ok()
+    }
+
+    /// Announces sleep; `false` where something came in meanwhile and the worker must look again.
+    pub fn may_sleep(&self) -> bool {
+        self.asleep.store(true, Ordering::SeqCst);
+        let idle = self.inbox.is_empty() && self.orders.1.is_empty();
+        if !idle {
+            self.awake();
+        }
+        idle
+    }
+
+    /// Ends the announced sleep.
+    pub fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    /// Rings, if the worker sleeps: a system call only then.
+    fn ring(&self) {
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            // An error means that the event counter is full: the worker is woken already.
+            let _ = self.waker.wake();
+        }
+    }
+}
+
+impl Exchange {
+    /// The shared half of a gateway with these workers.
+    pub fn new(snapshot: Arc<Snapshot>, mailboxes: Vec<Mailbox>) -> Self {
+        Self {
+            snapshot: ArcSwap::new(snapshot),
+            stop: AtomicBool::new(false),
+            mailboxes,
+        }
+    }
+
+    /// The letter box of a worker.
+    pub fn mailbox(&self, worker: WorkerId) -> &Mailbox {
+        &self.mailboxes[worker.as_usize()]
+    }
+
+    /// All letter boxes, by worker.
+    pub fn mailboxes(&self) -> &[Mailbox] {
+        &self.mailboxes
+    }
+
+    /// The configuration in force, for a worker's `arc_swap::Cache`.
+    pub fn snapshot(&self) -> &ArcSwap<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Puts a configuration in force; workers pick it up between two batches.
+    pub fn publish(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+        self.ring_all();
+    }
+
+    /// Gives an order to one worker.
+    pub fn order(&self, worker: WorkerId, order: Order) {
+        let mailbox = self.mailbox(worker);
+        // The receiver lives in the same mailbox.
+        let _ = mailbox.orders.0.send(order);
+        mailbox.ring();
+    }
+
+    /// Gives a packet to its owner; gives it back where the owner's inbox is full.
+    pub fn hand(&self, from: WorkerId, to: WorkerId, handoff: Handoff) -> Result<(), Handoff> {
+        let Some(mailbox) = self.mailboxes.get(to.as_usize()) else {
+            return Err(handoff);
+        };
+        let sent = mailbox.inbox.push((from, handoff));
+        mailbox.ring();
+        sent.map_err(|(_, handoff)| handoff)
+    }
+
+    /// Gives a buffer back to the worker it came from; one too many is freed.
+    pub fn give_back(&self, to: WorkerId, handoff: Handoff) {
+        let _ = self.mailbox(to).returns.push(handoff);
+    }
+
+    /// Tells all workers to end.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.ring_all();
+    }
+
+    /// Whether workers are to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    fn ring_all(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.awake();
+            let _ = mailbox.waker.wake();
+        }
+    }
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("workers", &self.mailboxes.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,280 @@
+//! What the gateway is meant to be at this moment, and its compilation into [`Snapshot`]s.
+//!
+//! The configuration file and the UAPI socket both change the same set of peers; whatever changed last
+//! counts, until the next reload makes the file count again. A peer that did not change keeps its number,
+//! its worker, its counters and thereby its session.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
+use patronus_engine::{Generation, PeerId, PeerSpec, Snapshot};
+use patronus_tunnel::{Identity, PrivateKey, PublicKey, WorkerId};
+
+/// Handshake messages a second, over all peers, above which strangers have to prove their address with a
+/// cookie. One costs about 0.2 ms, so a flood takes at most a twentieth of a core.
+pub const HANDSHAKES_PER_S: u64 = 256;
+
+/// A host name and port that stands for a peer's address.
+pub type NamedEndpoint = (HostName, u16);
+
+/// The gateway's desired state.
+#[derive(Debug)]
+pub struct Registry {
+    epoch: Instant,
+    mtu: usize,
+    workers: usize,
+    generation: Generation,
+    identity: Arc<Identity>,
+    peers: PeerSet,
+    specs: HashMap<PublicKey, Arc<PeerSpec>>,
+    resolved: HashMap<NamedEndpoint, SocketAddr>,
+    endpoint_serials: HashMap<PublicKey, u32>,
+}
+
+impl Registry {
+    /// A gateway without peers.
+    pub fn new(private_key: PrivateKey, mtu: usize, workers: usize, epoch: Instant) -> Self {
+        assert!((1..=WorkerId::COUNT_MAX).contains(&workers), "workers: {workers}");
+        Self {
+            epoch,
+            mtu,
+            workers,
+            generation: Generation::default(),
+            identity: Arc::new(Identity::new(private_key, HANDSHAKES_PER_S)),
+            peers: PeerSet::new(),
+            specs: HashMap::new(),
+            resolved: HashMap::new(),
+            endpoint_serials: HashMap::new(),
+        }
+    }
+
+    /// The gateway's start, from which peers' handshake times count.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// Our key pair.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The peers as they are meant to be.
+    pub fn peers(&self) -> &PeerSet {
+        &self.peers
+    }
+
+    /// The peers as compiled last.
+    pub fn spec(&self, key: &PublicKey) -> Option<&Arc<PeerSpec>> {
+        self.specs.get(key)
+    }
+
+    /// Replaces all peers.
+    pub fn set_peers(&mut self, peers: PeerSet) {
+        self.peers = peers;
+    }
+
+    /// Adds or changes one peer.
+    pub fn set_peer(&mut self, peer: Peer) {
+        self.peers.set(peer);
+    }
+
+    /// Removes one peer.
+    pub fn remove_peer(&mut self, key: &PublicKey) {
+        self.peers.remove(key);
+    }
+
+    /// Undoes roaming: the configured endpoint of that peer counts again at the next compilation.
+    pub fn reset_endpoint(&mut self, key: &PublicKey) {
+        *self.endpoint_serials.entry(*key).or_default() += 1;
+    }
+
+    /// Changes our key pair; every session ends.
+    pub fn set_private_key(&mut self, key: PrivateKey) {
+        if key.public_key() != self.identity.public_key() {
+            self.identity = Arc::new(Identity::new(key, HANDSHAKES_PER_S));
+        }
+    }
+
+    /// Changes the inner MTU in bytes.
+    pub fn set_mtu(&mut self, mtu: usize) {
+        self.mtu = mtu;
+    }
+
+    /// Says what a name means. `true` where that is news.
+    pub fn set_resolved(&mut self, name: NamedEndpoint, addr: SocketAddr) -> bool {
+        self.resolved.insert(name, addr) != Some(addr)
+    }
+
+    /// Names that have to be asked for: never answered, or of a peer that was not heard of for three minutes.
+    pub fn names_to_resolve(&self, now: Instant) -> Vec<NamedEndpoint> {
+        let stale = |peer: &Peer| {
+            let last = self.specs.get(&peer.public_key).and_then(|spec| spec.stats.last_handshake());
+            last.is_none_or(|at| now.saturating_duration_since(self.epoch + at) > REJECT_AFTER_TIME)
+        };
+        let names = self.peers.iter().filter_map(|peer| match &peer.endpoint {
+            Some(PeerEndpoint::Name { host, port }) if stale(peer) => Some((host.clone(), *port)),
+            Some(PeerEndpoint::Name { .. } | PeerEndpoint::Addr(_)) | None => None,
+        });
+        names.collect()
+    }
+
+    /// The next configuration for the workers.
+    pub fn compile(&mut self) -> Arc<Snapshot> {
+        self.generation.0 += 1;
+        self.specs.retain(|key, _| self.peers.by_key(key).is_some());
+        self.endpoint_serials.retain(|key, _| self.peers.by_key(key).is_some());
+        let mut load = vec![0usize; self.workers];
+        let mut taken: Vec<bool> = Vec::new();
+        for spec in self.specs.values() {
+            load[spec.worker.as_usize()] += 1;
+            mark(&mut taken, spec.id);
+        }
+        for peer in self.peers.iter() {
+            let spec = match self.specs.get(&peer.public_key) {
+                Some(old) => self.renewed(old, peer),
+                None => {
+                    let worker = least_loaded(&load);
+                    load[worker.as_usize()] += 1;
+                    let id = first_free(&taken);
+                    mark(&mut taken, id);
+                    Arc::new(self.spec_of(peer, id, worker, Arc::default()))
+                }
+            };
+            self.specs.insert(peer.public_key, spec);
+        }
+        Arc::new(Snapshot::new(
+            self.generation,
+            self.identity.clone(),
+            self.epoch,
+            self.mtu,
+            self.specs.values().cloned(),
+        ))
+    }
+
+    fn renewed(&self, old: &Arc<PeerSpec>, peer: &Peer) -> Arc<PeerSpec> {
+        let new = self.spec_of(peer, old.id, old.worker, old.stats.clone());
+        let same = new.preshared_key == old.preshared_key
+            && new.endpoint == old.endpoint
+            && new.endpoint_serial == old.endpoint_serial
+            && new.allowed_ips == old.allowed_ips
+            && new.keepalive == old.keepalive;
+        if same { old.clone() } else { Arc::new(new) }
+    }
+
+    fn spec_of(
+        &self,
+        peer: &Peer,
+        id: PeerId,
+        worker: WorkerId,
+        stats: Arc<patronus_engine::PeerStats>,
+    ) -> PeerSpec {
+        let endpoint = match &peer.endpoint {
+            Some(PeerEndpoint::Addr(addr)) => Some(*addr),
+            Some(PeerEndpoint::Name { host, port }) => self.resolved.get(&(host.clone(), *port)).copied(),
+            None => None,
+        };
+        PeerSpec {
+            id,
+            public_key: peer.public_key,
+            preshared_key: peer.preshared_key.clone(),
+            endpoint,
+            endpoint_serial: self.endpoint_serials.get(&peer.public_key).copied().unwrap_or_default(),
+            allowed_ips: peer.allowed_ips.clone(),
+            keepalive: peer.keepalive.map(|keepalive| Duration::from_secs(keepalive.seconds().into())),
+            worker,
+            stats,
+        }
+    }
+}
+
+fn mark(taken: &mut Vec<bool>, id: PeerId) {
+    let at = id.0 as usize;
+    if taken.len() <= at {
+        taken.resize(at + 1, false);
+    }
+    taken[at] = true;
+}
+
+fn first_free(taken: &[bool]) -> PeerId {
+    let at = taken.iter().position(|taken| !taken).unwrap_or(taken.len());
+    PeerId(u32::try_from(at).expect("peers fit in memory"))
+}
+
+fn least_loaded(load: &[usize]) -> WorkerId {
+    let least = load.iter().enumerate().min_by_key(|(_, peers)| **peers);
+    WorkerId(least.map_or(0, |(at, _)| at as u8))
+}
+
+/// A session is dead for good after this (whitepaper, section 6.1).
+const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(byte: u8) -> Peer {
+        let mut peer = Peer::new(PublicKey::from_bytes([byte; 32]));
+        peer.allowed_ips = vec![format!("10.{byte}.0.0/16").parse().unwrap()];
+        peer.endpoint = Some(PeerEndpoint::Addr(SocketAddr::from(([192, 0, 2, byte], 51820))));
+        peer
+    }
+
+    fn registry() -> Registry {
+        let mut registry = Registry::new(PrivateKey::from_bytes([1; 32]), 1420, 2, Instant::now());
+        registry.set_peers(PeerSet::from_peers([peer(1), peer(2), peer(3)]));
+        registry
+    }
+
+    #[test]
+    fn an_unchanged_peer_is_the_very_same_object_in_the_next_snapshot() {
+        let mut registry = registry();
+        let first = registry.compile();
+        let mut changed = peer(2);
+        changed.keepalive = None;
+        changed.allowed_ips = vec!["10.9.0.0/16".parse().unwrap()];
+        registry.set_peer(changed);
+        let second = registry.compile();
+        assert!(second.generation() > first.generation());
+        for byte in [1, 3] {
+            let key = PublicKey::from_bytes([byte; 32]);
+            let (old, new) = (first.peer_by_key(&key).unwrap(), second.peer_by_key(&key).unwrap());
+            assert!(Arc::ptr_eq(old, new));
+        }
+        let key = PublicKey::from_bytes([2; 32]);
+        let (old, new) = (first.peer_by_key(&key).unwrap(), second.peer_by_key(&key).unwrap());
+        assert!(!Arc::ptr_eq(old, new));
+        assert_eq!((old.id, old.worker), (new.id, new.worker));
+        assert!(Arc::ptr_eq(&old.stats, &new.stats));
+    }
+
+    #[test]
+    fn peers_are_spread_over_the_workers() {
+        let snapshot = registry().compile();
+        let on_first = snapshot.peers().filter(|spec| spec.worker == WorkerId(0)).count();
+        assert_eq!(on_first, 2);
+    }
+
+    #[test]
+    fn a_removed_peers_number_is_free_again() {
+        let mut registry = registry();
+        registry.compile();
+        registry.remove_peer(&PublicKey::from_bytes([2; 32]));
+        registry.set_peer(peer(4));
+        let snapshot = registry.compile();
+        assert!(snapshot.peers().all(|spec| spec.id.0 < 3));
+        assert!(snapshot.peer_by_key(&PublicKey::from_bytes([2; 32])).is_none());
+    }
+
+    #[test]
+    fn setting_an_endpoint_anew_is_a_change_even_to_the_same_address() {
+        let mut registry = registry();
+        let key = PublicKey::from_bytes([1; 32]);
+        let before = registry.compile().peer_by_key(&key).unwrap().endpoint_serial;
+        registry.reset_endpoint(&key);
+        let after = registry.compile().peer_by_key(&key).unwrap().endpoint_serial;
+        assert_ne!(before, after);
+    }
+}

@@ -1,0 +1,148 @@
+//! What the gateway says of itself: the status line, and the report at its end.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use patronus_engine::{Counters, PeerSpec};
+use serde::Serialize;
+
+/// Written as JSON to the file of `--report` when the gateway ends.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Packets by fate, all workers together.
+    pub packets: Packets,
+    /// Whether every packet is accounted for, per worker and together.
+    pub balanced: bool,
+    /// The offload level that ran.
+    pub offloads: String,
+    /// Number of workers.
+    pub workers: usize,
+    /// Panics that workers survived.
+    pub worker_panics: u64,
+}
+
+/// Packets by fate. A superpacket counts its segments. `rx = tx + consumed + sum(drops)` when `staged` is 0.
+#[derive(Debug, Serialize)]
+pub struct Packets {
+    /// Came in, from the TUN and from the uplinks.
+    pub rx: u64,
+    /// Forwarded, to the uplinks and to the TUN.
+    pub tx: u64,
+    /// Ended here by design: handshakes, cookies, keepalives.
+    pub consumed: u64,
+    /// Waiting for a handshake.
+    pub staged: u64,
+    /// Handshakes, cookies and keepalives of our own; not part of the balance.
+    pub own_sent: u64,
+    /// Packets that one worker gave to another.
+    pub handed: u64,
+    /// Dropped, by reason; reasons that did not occur are left out.
+    pub drops: BTreeMap<&'static str, u64>,
+}
+
+impl Report {
+    /// Adds the workers' counters up.
+    pub fn new(workers: &[Counters], offloads: String, worker_panics: u64) -> Self {
+        let mut sum = Counters::default();
+        for counters in workers {
+            sum += counters;
+        }
+        let each = workers.iter().all(Counters::is_balanced);
+        Self {
+            balanced: each && sum.is_balanced() && sum.handed_in == sum.handed_out,
+            packets: Packets {
+                rx: sum.rx(),
+                tx: sum.tx(),
+                consumed: sum.consumed,
+                staged: sum.staged,
+                own_sent: sum.own_sent,
+                handed: sum.handed_in,
+                drops: sum.drops_by_reason().map(|(reason, packets)| (reason.name(), packets)).collect(),
+            },
+            offloads,
+            workers: workers.len(),
+            worker_panics,
+        }
+    }
+}
+
+/// Rates between two looks at the counters.
+#[derive(Debug)]
+pub struct StatusLine {
+    at: Instant,
+    last: Counters,
+}
+
+impl StatusLine {
+    /// Begins to count.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            at: now,
+            last: Counters::default(),
+        }
+    }
+
+    /// One line: peers, rates since the last call, and what was dropped since then.
+    pub fn next<'a>(
+        &mut self,
+        counters: Counters,
+        peers: impl Iterator<Item = &'a PeerSpec>,
+        since_epoch: Duration,
+        now: Instant,
+    ) -> String {
+        let seconds = now.saturating_duration_since(self.at).as_secs_f64().max(0.001);
+        let (mut up, mut all) = (0, 0);
+        for spec in peers {
+            all += 1;
+            let last = spec.stats.last_handshake();
+            up += usize::from(last.is_some_and(|at| since_epoch.saturating_sub(at) < SESSION_LIFE));
+        }
+        let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
+        let drops: Vec<String> = counters
+            .drops_by_reason()
+            .map(|(reason, packets)| (reason, packets - self.last.drops[reason as usize].min(packets)))
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(reason, packets)| format!("{} {packets}", reason.name()))
+            .collect();
+        let line = format!(
+            "peers {up}/{all} up, out {:.1} Mbit/s {:.0} pkt/s, in {:.1} Mbit/s {:.0} pkt/s, drops {}",
+            rate(counters.rx_tun_bytes, self.last.rx_tun_bytes) * 8e-6,
+            rate(counters.rx_tun, self.last.rx_tun),
+            rate(counters.rx_udp_bytes, self.last.rx_udp_bytes) * 8e-6,
+            rate(counters.rx_udp, self.last.rx_udp),
+            if drops.is_empty() { "none".to_owned() } else { drops.join(", ") },
+        );
+        (self.at, self.last) = (now, counters);
+        line
+    }
+}
+
+/// A session older than this carries nothing: `REJECT_AFTER_TIME`.
+const SESSION_LIFE: Duration = Duration::from_secs(180);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use patronus_engine::DropReason;
+
+    #[test]
+    fn a_packet_that_vanished_between_two_workers_shows() {
+        let given = Counters { rx_tun: 1, handed_out: 1, ..Counters::default() };
+        let taken = Counters { handed_in: 1, tx_udp: 1, ..Counters::default() };
+        assert!(Report::new(&[given.clone(), taken], String::new(), 0).balanced);
+        assert!(!Report::new(&[given, Counters::default()], String::new(), 0).balanced);
+    }
+
+    #[test]
+    fn the_status_line_counts_from_the_last_one() {
+        let start = Instant::now();
+        let mut line = StatusLine::new(start);
+        let mut counters = Counters { rx_tun: 100, rx_tun_bytes: 1_000_000, ..Counters::default() };
+        counters.drop(DropReason::NoRoute, 3);
+        let at = start + Duration::from_secs(10);
+        let first = line.next(counters.clone(), [].iter(), Duration::ZERO, at);
+        assert_eq!(first, "peers 0/0 up, out 0.8 Mbit/s 10 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops no_route 3");
+        let second = line.next(counters, [].iter(), Duration::ZERO, at + Duration::from_secs(10));
+        assert_eq!(second, "peers 0/0 up, out 0.0 Mbit/s 0 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops none");
+    }
+}

@@ -1,0 +1,151 @@
+//! From a configuration to open doors: interface, sockets, workers.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+
+use patronus_config::{Config, OffloadLimit, Pinning, Uplink};
+use patronus_io::tun::open_with;
+use patronus_io::{
+    Backend, Core, OffloadReport, TunDevice, TunError, TunOffload, UdpError, UdpOffload, UdpOptions, UdpSocket,
+    allowed_cores, pick_port, port_is_free, steer,
+};
+
+use crate::exchange::Sockets;
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No interface.
+    #[error(transparent)]
+    Tun(#[from] TunError),
+    /// No socket.
+    #[error(transparent)]
+    Udp(#[from] UdpError),
+    /// Neither IPv4 nor IPv6 sockets exist here.
+    #[error("this kernel has neither IPv4 nor IPv6")]
+    NoFamily,
+    /// Datagrams cannot be steered to their workers.
+    #[error("cannot steer datagrams to {workers} workers: {source}; set [dataplane] workers = 1")]
+    Steering {
+        /// How many workers were asked for.
+        workers: usize,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Number of workers: as configured, or one per core that this process may use.
+pub fn worker_count(config: &Config) -> usize {
+    let configured = config.dataplane.workers.map(|workers| workers.count());
+    configured.unwrap_or_else(|| match &config.dataplane.pinning {
+        Pinning::Cores(cores) => cores.cores().len(),
+        Pinning::AllowedCores | Pinning::Off => allowed_cores().len(),
+    })
+}
+
+/// The core of each worker.
+pub fn cores(pinning: &Pinning, workers: usize) -> Vec<Option<Core>> {
+    let allowed = allowed_cores();
+    let core_of = |worker: usize| match pinning {
+        Pinning::Cores(cores) => Some(Core(cores.for_worker(worker))),
+        Pinning::AllowedCores => allowed.get(worker % allowed.len().max(1)).copied(),
+        Pinning::Off => None,
+    };
+    (0..workers).map(core_of).collect()
+}
+
+/// Creates the interface with a queue per worker; with fewer where the backend has fewer.
+///
+/// # Errors
+/// See [`TunError`].
+pub fn open_tun(config: &Config, queues: usize) -> Result<TunDevice, TunError> {
+    let (want, backend) = match config.dataplane.offload {
+        OffloadLimit::Auto | OffloadLimit::NoUdpGso => (TunOffload::FULL, Backend::Auto),
+        OffloadLimit::NoUso => (TunOffload::TCP, Backend::Auto),
+        OffloadLimit::None => (TunOffload::NONE, Backend::Native),
+        OffloadLimit::Portable => (TunOffload::NONE, Backend::Portable),
+    };
+    open_with(config.site.interface.as_str(), queues, want, backend)
+}
+
+/// The sockets of all workers on one port.
+#[derive(Debug)]
+pub struct Uplinks {
+    /// By worker.
+    pub sockets: Vec<Sockets>,
+    /// The port, which is never 0.
+    pub port: u16,
+}
+
+/// Binds `workers` sockets per address family and steers datagrams between them.
+///
+/// # Errors
+/// When the port is taken, or the kernel refuses.
+pub fn bind_uplinks(config: &Config, port: u16, mark: Option<u32>, workers: usize) -> Result<Uplinks, StartError> {
+    let port = match port {
+        0 => pick_port()?,
+        port => port,
+    };
+    let options = options(config, mark);
+    let mut sockets: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
+    let mut families = 0;
+    for ip in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+        let addr = SocketAddr::new(ip, port);
+        // SO_REUSEPORT would let us join a group that another program of ours has on the port.
+        match port_is_free(addr) {
+            Ok(()) => families += 1,
+            Err(UdpError::FamilyMissing { .. } | UdpError::AddressMissing { .. }) => continue,
+            Err(error) => return Err(error.into()),
+        }
+        for worker in &mut sockets {
+            let socket = UdpSocket::bind(addr, &options)?;
+            match ip {
+                IpAddr::V4(_) => worker.v4 = Some(socket),
+                IpAddr::V6(_) => worker.v6 = Some(socket),
+            }
+        }
+        if workers > 1
+            && let Some(socket) = sockets[0].iter().find(|socket| socket.local_addr().ip() == ip)
+        {
+            let attached = steer::attach(socket.as_fd(), workers);
+            attached.map_err(|source| StartError::Steering { workers, source })?;
+        }
+    }
+    match families {
+        0 => Err(StartError::NoFamily),
+        _ => Ok(Uplinks { sockets, port }),
+    }
+}
+
+/// The level of offload that runs, and why not a better one.
+pub fn offload_report(tun: &TunDevice, uplinks: &Uplinks) -> OffloadReport {
+    let sockets = || uplinks.sockets.iter().flat_map(Sockets::iter);
+    let udp = sockets().map(UdpSocket::offload).reduce(UdpOffload::common);
+    let mut why = tun.notes.clone();
+    for note in sockets().flat_map(UdpSocket::notes) {
+        if !why.contains(note) {
+            why.push(note.clone());
+        }
+    }
+    OffloadReport::new(tun.offload, udp.unwrap_or_default(), why)
+}
+
+/// The mark that the configuration wants.
+pub fn configured_mark(uplink: &Uplink) -> Option<u32> {
+    uplink.mark.map(|mark| mark.number())
+}
+
+fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
+    let offload = config.dataplane.offload;
+    let trains = matches!(offload, OffloadLimit::Auto | OffloadLimit::NoUso);
+    let buffer = config.dataplane.socket_buffer.bytes();
+    UdpOptions {
+        reuse_port: true,
+        recv_buffer: buffer,
+        send_buffer: buffer,
+        mark,
+        device: config.uplink.interface.as_ref().map(|name| name.as_str().to_owned()),
+        want_gso: trains,
+        want_gro: !matches!(offload, OffloadLimit::None | OffloadLimit::Portable),
+    }
+}

@@ -1,0 +1,179 @@
+//! The UAPI socket: `DIR/IFACE.sock`, where `wg` finds a userspace implementation.
+//!
+//! Connections read and write by themselves; the requests go one after the other to the daemon.
+
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{mpsc, oneshot};
+use zeroize::Zeroizing;
+
+use crate::uapi::{REQUEST_MAX, Request, errno};
+
+/// A client may think this long between two bytes.
+const CLIENT_PATIENCE: Duration = Duration::from_secs(5);
+/// Connections served at once.
+const CLIENTS_MAX: usize = 16;
+
+/// A request and where its answer goes: text with its closing empty line.
+pub type Call = (Request, oneshot::Sender<Zeroizing<String>>);
+
+/// The socket on disk; gone when this is dropped.
+#[derive(Debug)]
+pub struct UapiSocket {
+    path: PathBuf,
+    accept: tokio::task::JoinHandle<()>,
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub enum UapiSocketError {
+    /// The directory cannot be made.
+    #[error("cannot make {path} for the WireGuard control socket: {source}; run as root or choose --uapi-dir")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another program answers on it.
+    #[error("{path} is served by a running program: stop it, or set another [site] interface")]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// It cannot be bound.
+    #[error("cannot bind {path}: {source}")]
+    Bind {
+        /// The socket.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+impl UapiSocket {
+    /// Listens for `interface` in `dir` and sends what is asked to `calls`.
+    ///
+    /// # Errors
+    /// See [`UapiSocketError`].
+    pub fn open(dir: &Path, interface: &str, calls: mpsc::Sender<Call>) -> Result<Self, UapiSocketError> {
+        let path = dir.join(format!("{interface}.sock"));
+        let mut builder = std::fs::DirBuilder::new();
+        builder
+            .recursive(true)
+            .mode(0o755)
+            .create(dir)
+            .map_err(|source| UapiSocketError::Directory { path: dir.to_owned(), source })?;
+        remove_stale(&path)?;
+        let bind = |source| UapiSocketError::Bind { path: path.clone(), source };
+        // The mask covers the moment between making the socket and setting its mode.
+        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+        let listener = UnixListener::bind(&path);
+        nix::sys::stat::umask(mask);
+        let listener = listener.map_err(bind)?;
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(bind)?;
+        let accept = tokio::spawn(serve(listener, calls));
+        Ok(Self { path, accept })
+    }
+}
+
+impl Drop for UapiSocket {
+    fn drop(&mut self) {
+        self.accept.abort();
+        if let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
+        }
+    }
+}
+
+/// A socket that nobody answers on is what a killed gateway left behind.
+fn remove_stale(path: &Path) -> Result<(), UapiSocketError> {
+    if !path.exists() {
+        return Ok(());
+    }
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Err(UapiSocketError::Taken { path: path.to_owned() }),
+        Err(_) => {
+            let removed = std::fs::remove_file(path);
+            removed.map_err(|source| UapiSocketError::Bind { path: path.to_owned(), source })
+        }
+    }
+}
+
+async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
+    let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let calls = calls.clone();
+                tokio::spawn(async move {
+                    let served = converse(stream, calls).await;
+                    if let Err(error) = served {
+                        tracing::debug!(%error, "control connection ended");
+                    }
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a control connection");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// Requests of one client until it leaves.
+async fn converse(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
+    let mut buffer = Zeroizing::new(Vec::new());
+    loop {
+        let Some(end) = read_request(&mut stream, &mut buffer).await? else {
+            return Ok(());
+        };
+        let request = Request::parse(&String::from_utf8_lossy(&buffer[..end]));
+        buffer.drain(..end + 2);
+        let answer = match request {
+            Ok(request) => {
+                let (reply, answer) = oneshot::channel();
+                let asked = calls.send((request, reply)).await;
+                if asked.is_err() {
+                    return Ok(());
+                }
+                answer.await.unwrap_or_else(|_| errno_text(errno::IO))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "control request refused");
+                errno_text(errno::INVALID)
+            }
+        };
+        stream.write_all(answer.as_bytes()).await?;
+    }
+}
+
+/// Reads until the empty line that ends a request; `None` when the client left.
+async fn read_request(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+    let mut searched = 0;
+    loop {
+        if let Some(at) = buffer[searched..].windows(2).position(|pair| pair == b"\n\n") {
+            return Ok(Some(searched + at));
+        }
+        searched = buffer.len().saturating_sub(1);
+        if buffer.len() > REQUEST_MAX {
+            return Err(io::Error::other(format!("a request is longer than {REQUEST_MAX} bytes")));
+        }
+        let read = tokio::time::timeout(CLIENT_PATIENCE, stream.read_buf(buffer)).await??;
+        if read == 0 {
+            return Ok(None);
+        }
+    }
+}
+
+/// The answer that is an error number alone.
+pub fn errno_text(errno: i32) -> Zeroizing<String> {
+    Zeroizing::new(format!("errno={errno}\n\n"))
+}

@@ -1,0 +1,481 @@
+//! One packet worker: a pinned thread that moves packets between its TUN queue, its sockets and its engine.
+//!
+//! A turn reads what waits at every door, in bounded batches, and drains the engine after each. When a turn
+//! finds nothing, the worker spins for a moment and then sleeps until a door, a sibling, control or a timer
+//! wakes it. Readiness is edge-triggered, so it never sleeps before every door said that nothing waits.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use arc_swap::Cache;
+use crossbeam::channel::Sender;
+use patronus_engine::{Counters, DropReason, Engine, Event, Handoff};
+use patronus_io::{
+    Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue, UdpSocket,
+    pin_current_thread,
+};
+use patronus_packet::batch::{Joining, TrainLimits, TunBatch, TunWrite, UdpBatch};
+use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, parse};
+use patronus_tunnel::WorkerId;
+
+use crate::exchange::{Exchange, Order, Sockets};
+
+/// Frames read from one door in one turn: up to half a megabyte, a fraction of a millisecond of work.
+const BATCH_FRAMES: usize = 8;
+/// Packets taken from siblings in one turn.
+const HANDOFFS_PER_TURN: usize = 16;
+/// The longest sleep; a lost wake-up would cost no more.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// A worker that panics more often than this per second is beyond help.
+const PANICS_PER_S_MAX: u32 = 100;
+
+const TUN: Token = Token(0);
+const UDP_V4: Token = Token(1);
+const UDP_V6: Token = Token(2);
+
+/// Everything a worker needs to begin.
+pub struct WorkerSeed {
+    /// Its engine.
+    pub engine: Engine,
+    /// Its TUN queue.
+    pub tun: Box<dyn TunQueue>,
+    /// Its sockets.
+    pub sockets: Sockets,
+    /// What it sleeps on; the exchange has its waker.
+    pub poller: Poller,
+    /// The core to pin to.
+    pub core: Option<Core>,
+    /// How long it spins before it sleeps.
+    pub spin: Duration,
+    /// What it shares with the others.
+    pub exchange: Arc<Exchange>,
+    /// Where events go.
+    pub events: Sender<Event>,
+}
+
+/// A running worker.
+struct Worker {
+    engine: Engine,
+    tun: Box<dyn TunQueue>,
+    sockets: Sockets,
+    poller: Poller,
+    exchange: Arc<Exchange>,
+    events: Sender<Event>,
+    idle: SpinThenSleep,
+    tun_frames: Vec<TunFrame>,
+    udp_frames: Vec<UdpFrame>,
+    truncated_seen: u64,
+    tun_errors_logged: u64,
+}
+
+/// Starts the worker's thread; it ends with its final counters when the exchange stops.
+///
+/// # Errors
+/// When the thread cannot be made.
+pub fn spawn(seed: WorkerSeed) -> io::Result<std::thread::JoinHandle<Counters>> {
+    let name = format!("worker-{}", seed.engine.worker().0);
+    std::thread::Builder::new().name(name).spawn(move || run(seed))
+}
+
+fn run(seed: WorkerSeed) -> Counters {
+    let id = seed.engine.worker();
+    if let Some(core) = seed.core {
+        let pinning = pin_current_thread(core);
+        tracing::info!(worker = id.0, "{pinning}");
+    }
+    let mut worker = Worker {
+        engine: seed.engine,
+        tun: seed.tun,
+        sockets: seed.sockets,
+        poller: seed.poller,
+        exchange: seed.exchange,
+        events: seed.events,
+        idle: SpinThenSleep::new(seed.spin),
+        tun_frames: std::iter::repeat_with(TunFrame::default).take(BATCH_FRAMES).collect(),
+        udp_frames: std::iter::repeat_with(UdpFrame::default).take(BATCH_FRAMES).collect(),
+        truncated_seen: 0,
+        tun_errors_logged: 0,
+    };
+    worker.register_doors();
+    let (mut window, mut panics) = (Instant::now(), 0);
+    // A panic costs the batch it happened in; tunnels, flows and counters live on.
+    while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
+        worker.engine.recover();
+        worker.exchange.mailbox(id).panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(worker = id.0, "the worker panicked, dropped its batch and goes on");
+        if window.elapsed() > Duration::from_secs(1) {
+            (window, panics) = (Instant::now(), 0);
+        }
+        panics += 1;
+        if panics > PANICS_PER_S_MAX {
+            tracing::error!(worker = id.0, "the worker panics without end and stops; restart the gateway");
+            break;
+        }
+    }
+    worker.finish()
+}
+
+impl Worker {
+    fn register_doors(&mut self) {
+        let tun = self.poller.register(self.tun.as_fd(), TUN);
+        self.report_register("TUN queue", tun);
+        self.register_sockets();
+    }
+
+    fn register_sockets(&mut self) {
+        for (socket, token) in [(&self.sockets.v4, UDP_V4), (&self.sockets.v6, UDP_V6)] {
+            if let Some(socket) = socket {
+                let registered = self.poller.register(socket.as_fd(), token);
+                self.report_register("UDP socket", registered);
+            }
+        }
+    }
+
+    /// A door that cannot be registered is still read every [`SLEEP_MAX`].
+    fn report_register(&self, door: &str, registered: io::Result<()>) {
+        if let Err(error) = registered {
+            tracing::error!(worker = self.id().0, %error, "cannot watch the {door}: it is read once a second");
+        }
+    }
+
+    fn id(&self) -> WorkerId {
+        self.engine.worker()
+    }
+
+    /// Turns until the exchange stops.
+    fn serve(&mut self) {
+        let exchange = self.exchange.clone();
+        let mut snapshot = Cache::new(exchange.snapshot());
+        let mailbox = exchange.mailbox(self.id());
+        while !exchange.is_stopping() {
+            // The one look at the clock for everything in this turn.
+            let now = Instant::now();
+            let newest = snapshot.load();
+            if newest.generation() != self.engine.snapshot().generation() {
+                self.engine.handle_snapshot(newest.clone(), now);
+                self.drain();
+            }
+            while let Some(order) = mailbox.take_order() {
+                self.obey(order);
+            }
+            while let Some(buffer) = mailbox.take_returned() {
+                self.engine.recycle(buffer);
+            }
+            let mut worked = self.tun_turn(now);
+            worked |= self.udp_turn(now);
+            worked |= self.handoff_turn(now);
+            if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+                self.engine.handle_timeout(now);
+                self.drain();
+            }
+            if worked {
+                mailbox.turns.fetch_add(1, Ordering::Relaxed);
+                self.idle.worked();
+                continue;
+            }
+            match self.idle.idle(now) {
+                Next::Spin => std::hint::spin_loop(),
+                Next::Sleep => self.sleep(now),
+            }
+        }
+    }
+
+    fn sleep(&mut self, now: Instant) {
+        let due = self.engine.poll_timeout().map(|at| at.saturating_duration_since(now));
+        let timeout = due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
+        let exchange = self.exchange.clone();
+        let mailbox = exchange.mailbox(self.id());
+        if !mailbox.may_sleep() {
+            return;
+        }
+        if !exchange.is_stopping()
+            && let Err(error) = self.poller.wait(Some(timeout)).map(drop)
+        {
+            tracing::error!(worker = self.id().0, %error, "cannot wait for packets");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        mailbox.awake();
+    }
+
+    fn tun_turn(&mut self, now: Instant) -> bool {
+        let mut filled = 0;
+        while filled < self.tun_frames.len() {
+            match self.tun.recv(&mut self.tun_frames[filled]) {
+                Ok(true) => filled += 1,
+                Ok(false) => break,
+                Err(error) => {
+                    self.tun_read_failed(&error);
+                    break;
+                }
+            }
+        }
+        let mut frames = std::mem::take(&mut self.tun_frames);
+        let mut rest = &mut frames[..filled];
+        while !rest.is_empty() {
+            let taken = self.engine.handle_tun(rest, now);
+            self.drain();
+            debug_assert!(taken > 0, "a drained engine takes a frame");
+            rest = &mut rest[taken.max(1)..];
+        }
+        self.tun_frames = frames;
+        filled > 0
+    }
+
+    fn tun_read_failed(&mut self, error: &io::Error) {
+        // The first of a kind is worth a line; a flood of them is not. An interface that is down, or was
+        // deleted under us, must neither end the worker nor make it spin.
+        if self.tun_errors_logged.is_power_of_two() || self.tun_errors_logged == 0 {
+            tracing::warn!(worker = self.id().0, %error, "cannot read from the TUN");
+        }
+        self.tun_errors_logged += 1;
+        if TunFault::of(error) == TunFault::Gone {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn udp_turn(&mut self, now: Instant) -> bool {
+        let mut frames = std::mem::take(&mut self.udp_frames);
+        let mut worked = false;
+        for v6 in [false, true] {
+            let socket = if v6 { &mut self.sockets.v6 } else { &mut self.sockets.v4 };
+            let Some(socket) = socket else { continue };
+            let filled = match socket.recv(&mut frames) {
+                Ok(filled) => filled,
+                Err(error) => {
+                    tracing::debug!(worker = self.engine.worker().0, %error, "cannot read from the uplink");
+                    0
+                }
+            };
+            worked |= filled > 0;
+            let mut rest = &mut frames[..filled];
+            while !rest.is_empty() {
+                let taken = self.engine.handle_udp(rest, now);
+                self.drain();
+                debug_assert!(taken > 0, "a drained engine takes a frame");
+                rest = &mut rest[taken.max(1)..];
+            }
+        }
+        self.udp_frames = frames;
+        self.count_truncated();
+        worked
+    }
+
+    fn count_truncated(&mut self) {
+        let truncated: u64 = self.sockets.iter().map(|socket| socket.recv_counters().truncated).sum();
+        if truncated > self.truncated_seen {
+            self.engine.count_truncated(truncated - self.truncated_seen);
+        }
+        self.truncated_seen = truncated;
+    }
+
+    fn handoff_turn(&mut self, now: Instant) -> bool {
+        let exchange = self.exchange.clone();
+        let mailbox = exchange.mailbox(self.id());
+        let mut worked = false;
+        for _ in 0..HANDOFFS_PER_TURN {
+            let Some((from, mut handoff)) = mailbox.take() else { break };
+            worked = true;
+            while !self.engine.handle_handoff(&mut handoff, now) {
+                self.drain();
+            }
+            self.drain();
+            exchange.give_back(from, handoff);
+        }
+        worked
+    }
+
+    /// Brings the engine's outputs to the kernel, to siblings and to control.
+    fn drain(&mut self) {
+        self.hand_on();
+        if !self.engine.udp_out().is_empty() {
+            self.send_datagrams();
+        }
+        if !self.engine.tun_out().is_empty() {
+            self.write_packets();
+        }
+        while let Some(event) = self.engine.poll_event() {
+            if self.events.try_send(event).is_err() {
+                self.engine.event_lost();
+            }
+        }
+    }
+
+    fn hand_on(&mut self) {
+        let (exchange, from) = (&self.exchange, self.engine.worker());
+        let mut refused: Vec<Handoff> = Vec::new();
+        for (to, handoff) in self.engine.take_handoffs() {
+            refused.extend(exchange.hand(from, to, handoff).err());
+        }
+        for handoff in refused {
+            self.engine.handoff_refused(handoff);
+        }
+    }
+
+    fn send_datagrams(&mut self) {
+        let batch = self.engine.udp_out();
+        let mut handled = 0;
+        let (mut sent, mut own_sent, mut own_failed) = (0, 0, 0);
+        let mut failed = [0u64; SendFailure::ALL.len()];
+        let mut demoted = None;
+        for socket in self.sockets.iter_mut() {
+            let report = socket.send(batch);
+            handled += report.sent_packets + report.failed_total();
+            sent += report.sent_packets - report.own_sent_packets;
+            own_sent += report.own_sent_packets;
+            for (at, sum) in failed.iter_mut().enumerate() {
+                *sum += report.failed[at] - report.own_failed[at];
+                own_failed += report.own_failed[at];
+            }
+            if report.gso_demoted {
+                demoted = Some(socket.local_addr());
+            }
+        }
+        let mut reasons: [(DropReason, u64); SendFailure::ALL.len()] =
+            std::array::from_fn(|at| (reason_of(SendFailure::ALL[at]), failed[at]));
+        // Datagrams for a family that this gateway has no socket of.
+        let (homeless, homeless_own) = match batch.packets() - handled {
+            0 => (0, 0),
+            _ => without_socket(batch, &self.sockets),
+        };
+        reasons[SendFailure::Unreachable as usize].1 += homeless;
+        own_failed += homeless_own;
+        self.engine.udp_sent(sent, own_sent, own_failed, &reasons);
+        if let Some(addr) = demoted {
+            tracing::warn!(worker = self.id().0, %addr, "UDP_SEGMENT refused: offload no-udp-gso from here on");
+            self.engine.set_trains(TrainLimits::SINGLE);
+        }
+    }
+
+    fn write_packets(&mut self) {
+        let (mut sent, mut refused) = (0, 0);
+        let mut demote = false;
+        let mtu = self.engine.snapshot().mtu();
+        for write in self.engine.tun_out().writes() {
+            match self.tun.send(&write) {
+                Ok(()) => sent += u64::from(write.packets),
+                Err(error) if write.packets > 1 && TunFault::of(&error) == TunFault::Refused => {
+                    // A kernel with broken offload refuses what it promised to take (regression in 6.6.44).
+                    demote = true;
+                    let written = write_one_by_one(self.tun.as_mut(), &write, mtu);
+                    sent += written;
+                    refused += u64::from(write.packets) - written;
+                }
+                Err(_) => refused += u64::from(write.packets),
+            }
+        }
+        self.engine.tun_sent(sent, refused);
+        if demote {
+            tracing::warn!(worker = self.id().0, "superpacket refused: TUN offload none from here on");
+            self.engine.set_joining(Joining::NONE);
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Sockets(sockets) => {
+                for old in self.sockets.iter() {
+                    let _ = self.poller.deregister(old.as_fd());
+                }
+                self.count_truncated();
+                self.truncated_seen = 0;
+                self.sockets = sockets;
+                self.register_sockets();
+            }
+            Order::Mark(mark) => {
+                let worker = self.engine.worker();
+                for socket in self.sockets.iter_mut() {
+                    if let Err(error) = socket.set_mark(mark) {
+                        tracing::error!(worker = worker.0, %error, "cannot set the firewall mark");
+                    }
+                }
+            }
+        }
+    }
+
+    /// Closes the books: what still waits in the inbox or for a handshake is dropped and counted.
+    fn finish(mut self) -> Counters {
+        self.drain();
+        let now = Instant::now();
+        let exchange = self.exchange.clone();
+        while let Some((_, mut handoff)) = exchange.mailbox(self.id()).take() {
+            while !self.engine.handle_handoff(&mut handoff, now) {
+                self.drain();
+            }
+            self.drain();
+        }
+        self.engine.shut_down();
+        self.engine.counters().clone()
+    }
+}
+
+/// Forwarded and own datagrams whose address family has no socket.
+fn without_socket(batch: &UdpBatch, sockets: &Sockets) -> (u64, u64) {
+    let mut count = (0, 0);
+    for train in batch.trains() {
+        let socket = if train.endpoint.remote.is_ipv6() { &sockets.v6 } else { &sockets.v4 };
+        match (socket, train.own) {
+            (Some(_), _) => {}
+            (None, false) => count.0 += u64::from(train.packets),
+            (None, true) => count.1 += u64::from(train.packets),
+        }
+    }
+    count
+}
+
+/// Cuts a superpacket that the kernel refused into its packets again. Returns how many were written.
+fn write_one_by_one(tun: &mut dyn TunQueue, write: &TunWrite<'_>, mtu: usize) -> u64 {
+    let mut frame = TunFrame { vnet: write.vnet, ..TunFrame::default() };
+    let mut len = 0;
+    for fragment in write.fragments() {
+        frame.buf.storage_mut()[len..len + fragment.len()].copy_from_slice(fragment);
+        len += fragment.len();
+    }
+    frame.buf.set_len(len);
+    let Ok(info) = parse(frame.buf.data()) else { return 0 };
+    let Ok(mut cutter) = Cutter::new(&mut frame, &info) else { return 0 };
+    let mut single = TunBatch::new(1 << 16, Joining::NONE);
+    let mut written = 0;
+    while let Some(segment) = cutter.next_segment(Padding { mtu }) {
+        let packet = &segment.padded[..segment.packet_len];
+        let Ok(info) = parse(packet) else { continue };
+        single.clear();
+        single.room()[..packet.len()].copy_from_slice(packet);
+        single.commit(packet.len(), &info);
+        single.finish();
+        written += single.writes().filter(|write| tun.send(write).is_ok()).count() as u64;
+    }
+    written
+}
+
+/// What a TUN with that offload takes joined.
+pub fn joining_of(offload: TunOffload) -> Joining {
+    Joining {
+        tcp: offload.vnet && offload.tso,
+        udp: offload.vnet && offload.uso,
+    }
+}
+
+/// How long a train all of these sockets take.
+pub fn trains_of<'a>(sockets: impl Iterator<Item = &'a UdpSocket>) -> TrainLimits {
+    let limits = sockets.map(UdpSocket::max_train);
+    limits
+        .reduce(|a, b| TrainLimits {
+            segments: a.segments.min(b.segments),
+            bytes: a.bytes.min(b.bytes),
+        })
+        .unwrap_or(TrainLimits::SINGLE)
+}
+
+fn reason_of(failure: SendFailure) -> DropReason {
+    match failure {
+        SendFailure::NoBuffers => DropReason::SendNoBuffers,
+        SendFailure::Unreachable => DropReason::SendUnreachable,
+        SendFailure::TooBig => DropReason::SendTooBig,
+        SendFailure::Denied => DropReason::SendDenied,
+        SendFailure::Other => DropReason::SendOther,
+    }
+}

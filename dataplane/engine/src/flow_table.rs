@@ -1,0 +1,319 @@
+//! The flow table of one worker: fixed size, one writer, any number of lock-free readers.
+//!
+//! A flow is keyed by its ends as this gateway sees them, (local, remote), so both directions meet in
+//! one 64-byte entry. Buckets hold eight entries and eight 16-bit tags, so a lookup touches one line of
+//! tags and, mostly, one entry. Nothing is ever swept: an entry that was idle too long counts as free when
+//! its bucket needs room, and a full bucket gives up its longest idle entry, which is counted.
+//! An entry carries the configuration's generation; the pipeline renews a stale one on its next packet.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use patronus_packet::FlowKey;
+
+use crate::seqlock::SeqCell;
+use crate::snapshot::{Generation, PeerId};
+
+/// Entries in a bucket.
+const WAYS: usize = 8;
+const IDLE_TCP_S: u32 = 7_200;
+const IDLE_OTHER_S: u32 = 180;
+const SECONDS_MASK: u32 = 0xff_ffff;
+const FLAG_V6: u64 = 1;
+const FLAG_OPENED_BY_REMOTE: u64 = 2;
+const PROTOCOL_TCP: u8 = 6;
+
+/// Which side sent the first packet of a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OpenedBy {
+    /// A machine behind this gateway.
+    Local,
+    /// A machine behind the peer.
+    Remote,
+}
+
+/// One flow as readers see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The ends, from local to remote.
+    pub key: FlowKey,
+    /// The peer behind which the remote end lives.
+    pub peer: PeerId,
+    /// Which side sent the first packet.
+    pub opened_by: OpenedBy,
+    /// The configuration under which the flow was last judged, modulo 2^16.
+    pub generation: u16,
+    /// Seconds between the table's epoch and the last packet, modulo 2^24.
+    pub last_seen_s: u32,
+    /// Packets in both directions, at most 2^32 - 1.
+    pub packets: u32,
+    /// Bytes of inner IP in both directions.
+    pub bytes: u64,
+}
+
+/// Where an entry lies in its table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowSlot(u32);
+
+/// The shared half: read by siblings and the console.
+#[derive(Debug)]
+pub struct FlowTable {
+    tags: Box<[[AtomicU64; 2]]>,
+    entries: Box<[SeqCell<8>]>,
+    seed: u64,
+}
+
+/// The writing half: exactly one exists per table, owned by the worker.
+#[derive(Debug)]
+pub struct FlowWriter {
+    table: Arc<FlowTable>,
+    evicted: u64,
+}
+
+impl FlowTable {
+    /// A table of `slots` entries, a power of two of at least eight; `seed` keys its hash.
+    pub fn create(slots: usize, seed: u64) -> FlowWriter {
+        assert!(slots.is_power_of_two() && slots >= WAYS, "flow slots: {slots}");
+        let table = Self {
+            tags: (0..slots / WAYS).map(|_| Default::default()).collect(),
+            entries: (0..slots).map(|_| SeqCell::default()).collect(),
+            seed,
+        };
+        FlowWriter {
+            table: Arc::new(table),
+            evicted: 0,
+        }
+    }
+
+    /// Number of entries, used or not.
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Looks a flow up from any thread; an entry that is idle too long is not found.
+    pub fn find(&self, key: &FlowKey, now_s: u32) -> Option<Flow> {
+        let hash = key.symmetric_hash(self.seed);
+        self.candidates(hash).find_map(|slot| {
+            let words = self.entries[slot].read()?;
+            let found = words[1..5] == key_words(key) && words[5] & KEY_MASK == key_tail(key);
+            let flow = decode(words);
+            (found && !is_idle(&flow, now_s)).then_some(flow)
+        })
+    }
+
+    /// Every flow that is not idle, as they stand one by one.
+    pub fn flows(&self, now_s: u32) -> impl Iterator<Item = Flow> {
+        (0..self.entries.len()).filter_map(move |slot| {
+            if self.tag(slot) == 0 {
+                return None;
+            }
+            let flow = decode(self.entries[slot].read()?);
+            (!is_idle(&flow, now_s)).then_some(flow)
+        })
+    }
+
+    fn bucket(&self, hash: u64) -> usize {
+        // The tag takes the upper bits, the bucket the lower ones.
+        hash as usize & (self.tags.len() - 1)
+    }
+
+    fn candidates(&self, hash: u64) -> impl Iterator<Item = usize> {
+        let bucket = self.bucket(hash);
+        let tag = tag_of(hash);
+        let words = [
+            self.tags[bucket][0].load(Ordering::Relaxed),
+            self.tags[bucket][1].load(Ordering::Relaxed),
+        ];
+        (0..WAYS)
+            .filter(move |way| (words[way / 4] >> (way % 4 * 16)) as u16 == tag)
+            .map(move |way| bucket * WAYS + way)
+    }
+
+    fn tag(&self, slot: usize) -> u16 {
+        let (bucket, way) = (slot / WAYS, slot % WAYS);
+        (self.tags[bucket][way / 4].load(Ordering::Relaxed) >> (way % 4 * 16)) as u16
+    }
+}
+
+impl FlowWriter {
+    /// The half to share with readers.
+    pub fn table(&self) -> &Arc<FlowTable> {
+        &self.table
+    }
+
+    /// Entries that lost their place to a newer flow while still in use.
+    pub fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// The slot of a flow that is not idle.
+    #[inline]
+    pub fn lookup(&self, key: &FlowKey, now_s: u32) -> Option<FlowSlot> {
+        let hash = key.symmetric_hash(self.table.seed);
+        let (head, tail) = (key_words(key), key_tail(key));
+        self.table.candidates(hash).find_map(|slot| {
+            let words = self.table.entries[slot].read_own();
+            let found = words[1..5] == head && words[5] & KEY_MASK == tail;
+            (found && !is_idle(&decode(words), now_s)).then_some(FlowSlot(slot as u32))
+        })
+    }
+
+    /// The entry in `slot`.
+    #[inline]
+    pub fn flow(&self, slot: FlowSlot) -> Flow {
+        decode(self.table.entries[slot.0 as usize].read_own())
+    }
+
+    /// The peer of the entry in `slot`, where it was judged under `generation`.
+    #[inline]
+    pub fn verdict(&self, slot: FlowSlot, generation: Generation) -> Option<PeerId> {
+        let word = self.table.entries[slot.0 as usize].word_own(6);
+        (word as u16 == generation.0 as u16).then_some(PeerId((word >> 40) as u32))
+    }
+
+    /// Puts a flow without traffic into its bucket, and takes its place if it is there already.
+    pub fn insert(&mut self, key: &FlowKey, peer: PeerId, opened_by: OpenedBy, generation: Generation, now_s: u32) -> FlowSlot {
+        debug_assert!(peer.0 <= PeerId::MAX);
+        let hash = key.symmetric_hash(self.table.seed);
+        let flow = Flow {
+            key: *key,
+            peer,
+            opened_by,
+            generation: generation.0 as u16,
+            last_seen_s: now_s & SECONDS_MASK,
+            packets: 0,
+            bytes: 0,
+        };
+        let slot = match self.lookup(key, now_s) {
+            Some(slot) => slot.0 as usize,
+            None => self.make_room(hash, now_s),
+        };
+        self.set_tag(slot, tag_of(hash));
+        self.table.entries[slot].write(encode(&flow));
+        FlowSlot(slot as u32)
+    }
+
+    /// Judges the entry in `slot` anew and keeps its traffic.
+    pub fn renew(&mut self, slot: FlowSlot, peer: PeerId, generation: Generation) {
+        let mut flow = self.flow(slot);
+        flow.peer = peer;
+        flow.generation = generation.0 as u16;
+        self.table.entries[slot.0 as usize].write(encode(&flow));
+    }
+
+    /// Adds traffic to the entry in `slot`.
+    #[inline]
+    pub fn touch(&mut self, slot: FlowSlot, packets: u32, bytes: u64, now_s: u32) {
+        let mut flow = self.flow(slot);
+        flow.packets = flow.packets.saturating_add(packets);
+        flow.bytes = flow.bytes.saturating_add(bytes);
+        flow.last_seen_s = now_s & SECONDS_MASK;
+        self.table.entries[slot.0 as usize].write(encode(&flow));
+    }
+
+    /// A free slot of the bucket: an empty one, an idle one, or the one that was idle longest.
+    fn make_room(&mut self, hash: u64, now_s: u32) -> usize {
+        let first = self.table.bucket(hash) * WAYS;
+        let mut oldest = (first, 0);
+        for slot in first..first + WAYS {
+            if self.table.tag(slot) == 0 {
+                return slot;
+            }
+            let flow = decode(self.table.entries[slot].read_own());
+            if is_idle(&flow, now_s) {
+                return slot;
+            }
+            let age = age_s(&flow, now_s);
+            if age >= oldest.1 {
+                oldest = (slot, age);
+            }
+        }
+        self.evicted += 1;
+        oldest.0
+    }
+
+    fn set_tag(&mut self, slot: usize, tag: u16) {
+        let (bucket, way) = (slot / WAYS, slot % WAYS);
+        let cell = &self.table.tags[bucket][way / 4];
+        let shift = way % 4 * 16;
+        let word = cell.load(Ordering::Relaxed) & !(0xffff << shift) | u64::from(tag) << shift;
+        cell.store(word, Ordering::Relaxed);
+    }
+}
+
+fn tag_of(hash: u64) -> u16 {
+    ((hash >> 48) as u16).max(1)
+}
+
+fn age_s(flow: &Flow, now_s: u32) -> u32 {
+    now_s.wrapping_sub(flow.last_seen_s) & SECONDS_MASK
+}
+
+fn is_idle(flow: &Flow, now_s: u32) -> bool {
+    let limit = if flow.key.protocol == PROTOCOL_TCP { IDLE_TCP_S } else { IDLE_OTHER_S };
+    age_s(flow, now_s) > limit
+}
+
+/// The bits of word 5 that belong to the key: ports, protocol, family.
+const KEY_MASK: u64 = 0xff_ffff_ffff | FLAG_V6 << 40;
+
+fn key_words(key: &FlowKey) -> [u64; 4] {
+    let bits = |addr| match addr {
+        IpAddr::V4(v4) => u128::from(Ipv4Addr::to_bits(v4)),
+        IpAddr::V6(v6) => Ipv6Addr::to_bits(v6),
+    };
+    let (src, dst) = (bits(key.src), bits(key.dst));
+    [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64]
+}
+
+fn key_tail(key: &FlowKey) -> u64 {
+    let v6 = if key.src.is_ipv6() { FLAG_V6 } else { 0 };
+    u64::from(key.src_port) | u64::from(key.dst_port) << 16 | u64::from(key.protocol) << 32 | v6 << 40
+}
+
+fn encode(flow: &Flow) -> [u64; 8] {
+    let [a, b, c, d] = key_words(&flow.key);
+    let opened = match flow.opened_by {
+        OpenedBy::Local => 0,
+        OpenedBy::Remote => FLAG_OPENED_BY_REMOTE,
+    };
+    let meta = u64::from(flow.generation) | u64::from(flow.last_seen_s) << 16 | u64::from(flow.peer.0) << 40;
+    let head = u64::from(flow.packets) << 32;
+    [head, a, b, c, d, key_tail(&flow.key) | opened << 40, meta, flow.bytes]
+}
+
+fn decode(words: [u64; 8]) -> Flow {
+    let [head, a, b, c, d, tail, meta, bytes] = words;
+    let flags = tail >> 40;
+    let addr = |high: u64, low: u64| {
+        if flags & FLAG_V6 == 0 {
+            IpAddr::V4(Ipv4Addr::from_bits(low as u32))
+        } else {
+            IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)))
+        }
+    };
+    Flow {
+        key: FlowKey {
+            src: addr(a, b),
+            dst: addr(c, d),
+            src_port: tail as u16,
+            dst_port: (tail >> 16) as u16,
+            protocol: (tail >> 32) as u8,
+        },
+        peer: PeerId((meta >> 40) as u32),
+        opened_by: if flags & FLAG_OPENED_BY_REMOTE == 0 {
+            OpenedBy::Local
+        } else {
+            OpenedBy::Remote
+        },
+        generation: meta as u16,
+        last_seen_s: (meta >> 16) as u32 & SECONDS_MASK,
+        packets: (head >> 32) as u32,
+        bytes,
+    }
+}
+
+#[cfg(test)]
+#[path = "flow_table_tests.rs"]
+mod tests;

@@ -1,0 +1,184 @@
+//! The peers that one worker owns: their tunnels, where they are, and how a datagram finds its tunnel.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use patronus_packet::Endpoint;
+use patronus_tunnel::{Identity, Peer, PeerIndex, WorkerId};
+
+use crate::snapshot::{PeerId, PeerSpec};
+
+/// A peer's place in its worker's list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Slot(pub usize);
+
+/// A tunnel and what its worker knows about it.
+#[derive(Debug)]
+pub(crate) struct OwnedPeer {
+    pub tunnel: Peer,
+    pub spec: Arc<PeerSpec>,
+    pub endpoint: Option<Endpoint>,
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    /// Whether the traffic counters changed since they were published.
+    pub dirty: bool,
+}
+
+impl OwnedPeer {
+    pub fn publish_endpoint(&self) {
+        self.spec.stats.set_endpoint(self.endpoint.as_ref());
+    }
+}
+
+/// All peers of one worker.
+#[derive(Debug)]
+pub(crate) struct PeerSet {
+    worker: WorkerId,
+    slots: Vec<Option<OwnedPeer>>,
+    by_id: HashMap<PeerId, Slot>,
+    by_index: HashMap<PeerIndex, Slot>,
+    /// The index looked up last: the datagrams of a train name the same one.
+    last_index: Option<(PeerIndex, Slot)>,
+    dirty: Vec<Slot>,
+    random: u64,
+}
+
+impl PeerSet {
+    pub fn new(worker: WorkerId, seed: u64) -> Self {
+        Self {
+            worker,
+            slots: Vec::new(),
+            by_id: HashMap::new(),
+            by_index: HashMap::new(),
+            last_index: None,
+            dirty: Vec::new(),
+            random: seed,
+        }
+    }
+
+    /// Length of the list that [`Slot`]s point into, holes included.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_id.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Slot, &OwnedPeer)> {
+        let slots = self.slots.iter().enumerate();
+        slots.filter_map(|(at, peer)| Some((Slot(at), peer.as_ref()?)))
+    }
+
+    #[inline]
+    pub fn get_mut(&mut self, slot: Slot) -> Option<&mut OwnedPeer> {
+        self.slots.get_mut(slot.0)?.as_mut()
+    }
+
+    #[inline]
+    pub fn slot_of(&self, id: PeerId) -> Option<Slot> {
+        self.by_id.get(&id).copied()
+    }
+
+    #[inline]
+    pub fn slot_of_index(&mut self, index: PeerIndex) -> Option<Slot> {
+        if let Some((last, slot)) = self.last_index
+            && last == index
+        {
+            return Some(slot);
+        }
+        let slot = self.by_index.get(&index).copied()?;
+        self.last_index = Some((index, slot));
+        Some(slot)
+    }
+
+    /// Makes a tunnel for `spec`; `None` when all 65 536 indices of this worker are taken.
+    pub fn insert(&mut self, identity: &Identity, spec: Arc<PeerSpec>, now: Instant) -> Option<Slot> {
+        let index = self.free_index()?;
+        let tunnel = Peer::new(
+            identity,
+            &spec.public_key,
+            spec.preshared_key.as_ref(),
+            spec.keepalive,
+            index,
+            now,
+        );
+        let at = match self.slots.iter().position(Option::is_none) {
+            Some(hole) => hole,
+            None => {
+                self.slots.push(None);
+                self.slots.len() - 1
+            }
+        };
+        let slot = Slot(at);
+        self.by_id.insert(spec.id, slot);
+        self.by_index.insert(index, slot);
+        let peer = OwnedPeer {
+            tunnel,
+            endpoint: spec.endpoint.map(Endpoint::from),
+            rx_bytes: spec.stats.rx_bytes(),
+            tx_bytes: spec.stats.tx_bytes(),
+            spec,
+            dirty: false,
+        };
+        peer.publish_endpoint();
+        self.slots[at] = Some(peer);
+        Some(slot)
+    }
+
+    pub fn remove(&mut self, slot: Slot) -> Option<OwnedPeer> {
+        let peer = self.slots.get_mut(slot.0)?.take()?;
+        self.by_id.remove(&peer.spec.id);
+        self.by_index.remove(&peer.tunnel.index());
+        self.last_index = None;
+        self.dirty.retain(|dirty| *dirty != slot);
+        Some(peer)
+    }
+
+    /// Adds to a peer's traffic; [`publish`](Self::publish) makes it visible.
+    #[inline]
+    pub fn count(&mut self, slot: Slot, rx_bytes: u64, tx_bytes: u64) {
+        let Some(peer) = self.slots.get_mut(slot.0).and_then(Option::as_mut) else {
+            return;
+        };
+        peer.rx_bytes += rx_bytes;
+        peer.tx_bytes += tx_bytes;
+        if !peer.dirty {
+            peer.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    /// Publishes the traffic counted since the last call.
+    pub fn publish(&mut self) {
+        while let Some(slot) = self.dirty.pop() {
+            if let Some(peer) = self.slots.get_mut(slot.0).and_then(Option::as_mut) {
+                peer.dirty = false;
+                peer.spec.stats.set_traffic(peer.rx_bytes, peer.tx_bytes);
+            }
+        }
+    }
+
+    /// A random index that no peer of this worker has.
+    fn free_index(&mut self) -> Option<PeerIndex> {
+        if self.by_index.len() > usize::from(u16::MAX) {
+            return None;
+        }
+        loop {
+            let index = PeerIndex::new(self.worker, (self.next_random() >> 48) as u16);
+            if !self.by_index.contains_key(&index) {
+                return Some(index);
+            }
+        }
+    }
+
+    /// SplitMix64 (Steele, Lea, Flood 2014): guessing an index gains an attacker nothing but a counter.
+    fn next_random(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

@@ -1,0 +1,603 @@
+//! The order in which things happen to a packet, written once.
+//!
+//! ```text
+//! outbound: parse -> flow -> route -> hand to the owner, or wait for a handshake, or cut and seal -> train
+//! inbound:  message -> hand to the owner -> session -> open -> parse -> flow and allowed IP -> join
+//! ```
+//!
+//! A superpacket from the TUN passes every stage up to `seal` once, whatever the number of its segments; a
+//! train from an uplink looks its flow up once as long as the flow stays the same ([`Flight`]).
+//! Every function that takes a packet ends it: forwarded into an output, consumed, handed on, made to wait, or
+//! dropped with a reason. One that answers `false` took nothing and wants the outputs drained.
+
+use std::time::Instant;
+
+use patronus_packet::cut::PADDING_MULTIPLE;
+use patronus_packet::{Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse};
+use patronus_tunnel::message::DATA_OVERHEAD;
+use patronus_tunnel::peer::CONTROL_ROOM;
+use patronus_tunnel::{Admission, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId};
+
+use crate::counters::DropReason;
+use crate::engine::{Engine, Event, Handoff};
+use crate::flow_table::{FlowSlot, OpenedBy};
+use crate::peers::{OwnedPeer, Slot};
+use crate::snapshot::PeerId;
+
+/// Room for the largest waiting packet, sealed.
+const STAGED_ROOM: usize = patronus_packet::frame::FRAME_DATA_MAX + 16 + DATA_OVERHEAD;
+
+/// The flow of the datagram before, and its traffic since the table was last written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Flight {
+    /// From local to remote.
+    key: FlowKey,
+    peer: PeerId,
+    slot: FlowSlot,
+    packets: u32,
+    bytes: u64,
+    now_s: u32,
+}
+
+/// A packet or superpacket from the TUN.
+pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) -> bool {
+    let info = match parse(frame.buf.data()) {
+        Ok(info) => info,
+        Err(_) => {
+            count_tun(engine, 1, frame.buf.len());
+            engine.counters.drop(DropReason::TunMalformed, 1);
+            return true;
+        }
+    };
+    let packets = tun_packets(frame, &info);
+    if !has_room_to_seal(engine, frame, &info, packets) {
+        if !engine.udp_out.is_empty() {
+            return false;
+        }
+        // Thousands of segments of a few bytes each: more than a whole batch holds.
+        count_tun(engine, packets, frame.buf.len());
+        engine.counters.drop(DropReason::TunSuperpacket, packets);
+        return true;
+    }
+    count_tun(engine, packets, frame.buf.len());
+    let Some(peer) = flow_outbound(engine, &info, packets, frame.buf.len(), now) else {
+        engine.counters.drop(DropReason::NoRoute, packets);
+        return true;
+    };
+    let owner = engine.snapshot.peer(peer).map(|spec| spec.worker);
+    match owner {
+        Some(owner) if owner != engine.config.worker => {
+            let frame = std::mem::replace(frame, engine.spare_tun());
+            hand_out(engine, owner, Handoff::Tun(frame, peer), packets);
+        }
+        Some(_) | None => seal(engine, frame, &info, peer, packets, now),
+    }
+    true
+}
+
+/// A datagram or a train of them from an uplink.
+pub(crate) fn inbound(engine: &mut Engine, frame: &mut UdpFrame, now: Instant) -> bool {
+    if !has_room_to_open(engine, frame) {
+        return false;
+    }
+    let packets = udp_packets(frame);
+    engine.counters.rx_udp += packets;
+    engine.counters.rx_udp_bytes += frame.buf.len() as u64;
+    if frame.endpoint.remote.port() == 0 {
+        engine.counters.drop(DropReason::OuterSource, packets);
+        return true;
+    }
+    if let Some(owner) = foreign_owner(engine, frame) {
+        let frame = std::mem::replace(frame, engine.spare_udp());
+        hand_out(engine, owner, Handoff::Udp(frame), packets);
+        return true;
+    }
+    datagrams(engine, frame, now);
+    true
+}
+
+/// A packet that another worker received.
+pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -> bool {
+    match handoff {
+        Handoff::Tun(frame, peer) => {
+            // The other worker parsed it already, or it would not be here.
+            let Ok(info) = parse(frame.buf.data()) else {
+                engine.counters.handed_in += 1;
+                engine.counters.drop(DropReason::TunMalformed, 1);
+                return true;
+            };
+            let packets = tun_packets(frame, &info);
+            if !has_room_to_seal(engine, frame, &info, packets) {
+                debug_assert!(!engine.udp_out.is_empty(), "the other worker refused what fits no batch");
+                return false;
+            }
+            engine.counters.handed_in += packets;
+            seal(engine, frame, &info, *peer, packets, now);
+        }
+        Handoff::Udp(frame) => {
+            if !has_room_to_open(engine, frame) {
+                return false;
+            }
+            engine.counters.handed_in += udp_packets(frame);
+            datagrams(engine, frame, now);
+        }
+        Handoff::Initiation(frame, peer) => {
+            if !has_room_for_control(engine) {
+                return false;
+            }
+            engine.counters.handed_in += 1;
+            match engine.peers.slot_of(*peer) {
+                Some(slot) => handshake(engine, slot, frame.buf.data(), &frame.endpoint, now),
+                None => engine.counters.drop(DropReason::HandshakeUnknownPeer, 1),
+            }
+        }
+    }
+    true
+}
+
+/// Packets inside a handoff.
+pub(crate) fn packets_of(handoff: &Handoff) -> u64 {
+    match handoff {
+        Handoff::Tun(frame, _) => parse(frame.buf.data()).map_or(1, |info| tun_packets(frame, &info)),
+        Handoff::Udp(frame) => udp_packets(frame),
+        Handoff::Initiation(..) => 1,
+    }
+}
+
+/// Whether a handshake message or keepalive may be written.
+pub(crate) fn has_room_for_control(engine: &Engine) -> bool {
+    engine.udp_out.has_room(1, CONTROL_ROOM)
+}
+
+/// Begins a handshake with a peer whose address is known.
+pub(crate) fn initiate(engine: &mut Engine, slot: Slot) {
+    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(endpoint) = peer.endpoint else { return };
+    debug_assert!(engine.udp_out.free() >= CONTROL_ROOM);
+    if let Some(len) = peer.tunnel.initiate(engine.udp_out.room()) {
+        engine.udp_out.commit_own(len, &endpoint);
+        engine.peers.count(slot, 0, len as u64);
+    }
+}
+
+/// Runs one peer's timers.
+pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
+    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let (id, endpoint) = (peer.spec.id, peer.endpoint);
+    let timed = peer.tunnel.on_timer(engine.udp_out.room(), now);
+    if let (Some(len), Some(endpoint)) = (timed.send, endpoint) {
+        engine.udp_out.commit_own(len, &endpoint);
+        engine.peers.count(slot, 0, len as u64);
+    }
+    if timed.staged_dropped > 0 {
+        let packets = timed.staged_dropped as u64;
+        engine.counters.staged -= packets;
+        engine.counters.drop(DropReason::HandshakeTimeout, packets);
+        engine.event(Event::HandshakeTimeout(id));
+    }
+}
+
+/// Sends what waited for a handshake; `false` when some of it found no room and waits on.
+pub(crate) fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
+    let Some(peer) = engine.peers.get_mut(slot) else { return true };
+    let Some(endpoint) = peer.endpoint else { return true };
+    let mut sent_bytes = 0;
+    let mut complete = true;
+    while peer.tunnel.has_session() && peer.tunnel.staged_len() > 0 {
+        if !engine.udp_out.has_room(1, STAGED_ROOM) {
+            engine.unflushed.push_front(slot);
+            complete = false;
+            break;
+        }
+        let Some(packet) = peer.tunnel.unstage() else { break };
+        engine.counters.staged -= 1;
+        match peer.tunnel.seal(&packet, engine.udp_out.room(), now) {
+            Some(len) => {
+                engine.udp_out.commit(len, &endpoint);
+                sent_bytes += len as u64;
+            }
+            None => engine.counters.drop(DropReason::DataNoSession, 1),
+        }
+    }
+    engine.peers.count(slot, 0, sent_bytes);
+    complete
+}
+
+/// Writes the traffic of the last inbound flow into its entry.
+pub(crate) fn close_flight(engine: &mut Engine) {
+    if let Some(flight) = engine.flight.take() {
+        engine.flows.touch(flight.slot, flight.packets, flight.bytes, flight.now_s);
+    }
+}
+
+// Outbound stages.
+
+fn count_tun(engine: &mut Engine, packets: u64, bytes: usize) {
+    engine.counters.rx_tun += packets;
+    engine.counters.rx_tun_bytes += bytes as u64;
+}
+
+/// The peer that owns the destination: from the flow's entry, or from the routes where the entry is missing or
+/// of another configuration.
+fn flow_outbound(engine: &mut Engine, info: &PacketInfo, packets: u64, bytes: usize, now: Instant) -> Option<PeerId> {
+    let (now_s, generation) = (engine.now_s(now), engine.snapshot.generation());
+    let known = engine.flows.lookup(&info.key, now_s);
+    let cached = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
+    let (slot, peer) = match cached {
+        Some(hit) => hit,
+        None => {
+            let peer = engine.snapshot.route(info.key.dst)?;
+            (enter_flow(engine, known, &info.key, peer, OpenedBy::Local, now_s), peer)
+        }
+    };
+    engine.flows.touch(slot, packets as u32, bytes as u64, now_s);
+    Some(peer)
+}
+
+/// Judges a flow anew, or opens it. A sibling that knows the flow knows who opened it.
+fn enter_flow(
+    engine: &mut Engine,
+    known: Option<FlowSlot>,
+    key: &FlowKey,
+    peer: PeerId,
+    opened_by: OpenedBy,
+    now_s: u32,
+) -> FlowSlot {
+    let generation = engine.snapshot.generation();
+    if let Some(slot) = known {
+        engine.flows.renew(slot, peer, generation);
+        return slot;
+    }
+    let elsewhere = engine.siblings.iter().find_map(|table| table.find(key, now_s));
+    if elsewhere.is_none() {
+        engine.counters.flows_opened += 1;
+    }
+    let opened_by = elsewhere.map_or(opened_by, |flow| flow.opened_by);
+    engine.flows.insert(key, peer, opened_by, generation, now_s)
+}
+
+/// Cuts a packet into segments and seals each, or lets them wait for a handshake.
+fn seal(engine: &mut Engine, frame: &mut TunFrame, info: &PacketInfo, id: PeerId, packets: u64, now: Instant) {
+    let slot = engine.peers.slot_of(id);
+    let Some((slot, peer)) = slot.and_then(|slot| Some((slot, engine.peers.get_mut(slot)?))) else {
+        // Removed while the packet was on its way between two workers.
+        engine.counters.drop(DropReason::PeerRemoved, packets);
+        return;
+    };
+    let Some(endpoint) = peer.endpoint else {
+        engine.counters.drop(DropReason::NoEndpoint, packets);
+        return;
+    };
+    let padding = Padding { mtu: engine.snapshot.mtu() };
+    let mut cutter = match Cutter::new(frame, info) {
+        Ok(cutter) => cutter,
+        Err(_) => {
+            engine.counters.drop(DropReason::TunSuperpacket, packets);
+            return;
+        }
+    };
+    debug_assert_eq!(cutter.segments() as u64, packets);
+    if !peer.tunnel.has_session() {
+        while let Some(segment) = cutter.next_segment(padding) {
+            match peer.tunnel.stage(segment.padded) {
+                Staged::Queued => engine.counters.staged += 1,
+                Staged::OldestDropped => engine.counters.drop(DropReason::StagedOverflow, 1),
+            }
+        }
+        initiate(engine, slot);
+        return;
+    }
+    let mut sealed_bytes = 0;
+    while let Some(segment) = cutter.next_segment(padding) {
+        match peer.tunnel.seal(segment.padded, engine.udp_out.room(), now) {
+            Some(len) => {
+                engine.udp_out.commit(len, &endpoint);
+                sealed_bytes += len as u64;
+            }
+            None => engine.counters.drop(DropReason::DataNoSession, 1),
+        }
+    }
+    engine.peers.count(slot, 0, sealed_bytes);
+}
+
+/// Whether all segments of a frame fit, sealed, with an initiation on top.
+fn has_room_to_seal(engine: &Engine, frame: &TunFrame, info: &PacketInfo, packets: u64) -> bool {
+    let packets = usize::try_from(packets).unwrap_or(usize::MAX);
+    let per_segment = usize::from(info.payload_offset) + PADDING_MULTIPLE + DATA_OVERHEAD;
+    let bytes = frame.buf.len() + packets.saturating_mul(per_segment) + CONTROL_ROOM;
+    engine.udp_out.has_room(packets + 1, bytes)
+}
+
+// Inbound stages.
+
+/// All datagrams of a frame; whole trains of other workers were taken out before.
+fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
+    if frame.buf.is_empty() {
+        engine.counters.drop(DropReason::OuterType, 1);
+        return;
+    }
+    for datagram in frame.datagrams() {
+        match Message::parse(datagram) {
+            Err(MessageError::Type) => engine.counters.drop(DropReason::OuterType, 1),
+            Err(MessageError::Length) => engine.counters.drop(DropReason::OuterLength, 1),
+            Ok(Message::Initiation) => initiation(engine, datagram, &frame.endpoint, now),
+            Ok(Message::Data { receiver, counter }) => {
+                if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint) {
+                    data(engine, slot, datagram, counter, &frame.endpoint, now);
+                }
+            }
+            Ok(Message::Response { receiver }) => {
+                if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint)
+                    && admitted(engine, datagram, &frame.endpoint)
+                {
+                    handshake(engine, slot, datagram, &frame.endpoint, now);
+                }
+            }
+            Ok(Message::Cookie { receiver }) => {
+                if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint) {
+                    handshake(engine, slot, datagram, &frame.endpoint, now);
+                }
+            }
+        }
+    }
+}
+
+/// The tunnel that a receiver index names. A single datagram of another worker's tunnel, in the middle of a
+/// train that is ours, is copied and handed on.
+fn session(engine: &mut Engine, receiver: u32, datagram: &[u8], endpoint: &Endpoint) -> Option<Slot> {
+    let index = PeerIndex::from_receiver(receiver);
+    let owner = index.worker();
+    if owner != engine.config.worker && owner.as_usize() < engine.config.workers {
+        let frame = copy_of(engine, datagram, endpoint);
+        hand_out(engine, owner, Handoff::Udp(frame), 1);
+        return None;
+    }
+    let slot = engine.peers.slot_of_index(index);
+    if slot.is_none() {
+        engine.counters.drop(DropReason::UnknownIndex, 1);
+    }
+    slot
+}
+
+/// Asks the gate about a handshake message; where it says no, the message has ended.
+fn admitted(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> bool {
+    let identity = engine.snapshot.identity();
+    let source = endpoint.remote.ip();
+    match identity.gate().admit(source, datagram, engine.udp_out.room()) {
+        Admission::Pass => return true,
+        Admission::BadMac => engine.counters.drop(DropReason::HandshakeBadMac, 1),
+        Admission::LowOrder => engine.counters.drop(DropReason::HandshakeLowOrder, 1),
+        Admission::Cookie(len) => {
+            engine.udp_out.commit_own(len, endpoint);
+            engine.counters.drop(DropReason::HandshakeUnderLoad, 1);
+        }
+    }
+    false
+}
+
+/// An initiation: the only message that names its peer by key. Whichever worker gets it finds the owner.
+fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
+    if !admitted(engine, datagram, endpoint) {
+        return;
+    }
+    let claimed = engine.snapshot.identity().claimed_initiator(datagram);
+    let spec = claimed.and_then(|key| engine.snapshot.peer_by_key(&key)).cloned();
+    let Some(spec) = spec else {
+        let reason = match claimed {
+            Some(_) => DropReason::HandshakeUnknownPeer,
+            None => DropReason::HandshakeInvalid,
+        };
+        engine.counters.drop(reason, 1);
+        return;
+    };
+    if spec.worker != engine.config.worker {
+        let frame = copy_of(engine, datagram, endpoint);
+        hand_out(engine, spec.worker, Handoff::Initiation(frame, spec.id), 1);
+        return;
+    }
+    match engine.peers.slot_of(spec.id) {
+        Some(slot) => handshake(engine, slot, datagram, endpoint, now),
+        None => engine.counters.drop(DropReason::HandshakeUnknownPeer, 1),
+    }
+}
+
+/// A handshake message or cookie that passed the gate, for a tunnel of ours.
+fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
+    let at = engine.since_epoch(now);
+    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let room = engine.udp_out.room();
+    let opened = peer.tunnel.open_handshake(endpoint.remote.ip(), datagram, room, now);
+    match opened {
+        Ok(Opened::Reply(len)) => {
+            let id = peer.spec.id;
+            peer.spec.stats.set_last_handshake(at);
+            let moved = roam(peer, endpoint);
+            engine.udp_out.commit_own(len, endpoint);
+            engine.counters.consumed += 1;
+            engine.counters.handshakes += 1;
+            engine.peers.count(slot, datagram.len() as u64, len as u64);
+            engine.event(Event::HandshakeCompleted(id));
+            tell_roaming(engine, id, moved);
+            flush_staged(engine, slot, now);
+        }
+        Ok(Opened::Handshake | Opened::Keepalive | Opened::Packet(_)) => {
+            engine.counters.consumed += 1;
+            engine.peers.count(slot, datagram.len() as u64, 0);
+        }
+        Err(refused) => engine.counters.drop(reason_of(refused), 1),
+    }
+}
+
+/// A data message for a tunnel of ours.
+fn data(engine: &mut Engine, slot: Slot, datagram: &[u8], counter: u64, endpoint: &Endpoint, now: Instant) {
+    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let id = peer.spec.id;
+    let had_session = peer.tunnel.has_session();
+    let opened = peer.tunnel.open(datagram, counter, engine.tun_out.room(), now);
+    match opened {
+        Err(refused) => {
+            engine.counters.drop(reason_of(refused), 1);
+            if refused != Refused::InnerMalformed {
+                return;
+            }
+        }
+        Ok(Opened::Packet(len)) => deliver(engine, id, len, now),
+        Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => engine.counters.consumed += 1,
+    }
+    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let moved = roam(peer, endpoint);
+    let flush = !had_session && peer.tunnel.has_session();
+    engine.peers.count(slot, datagram.len() as u64, 0);
+    tell_roaming(engine, id, moved);
+    if flush {
+        flush_staged(engine, slot, now);
+    }
+}
+
+/// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id`.
+fn deliver(engine: &mut Engine, id: PeerId, len: usize, now: Instant) {
+    let info = match parse(&engine.tun_out.room()[..len]) {
+        Ok(info) => info,
+        Err(_) => {
+            engine.counters.drop(DropReason::InnerMalformed, 1);
+            return;
+        }
+    };
+    if !flow_inbound(engine, &info, id, len, now) {
+        engine.counters.drop(DropReason::InnerSource, 1);
+        return;
+    }
+    engine.tun_out.commit(len, &info);
+}
+
+/// Whether the inner source belongs to the peer that sent the packet: the most specific owner counts.
+fn flow_inbound(engine: &mut Engine, info: &PacketInfo, id: PeerId, bytes: usize, now: Instant) -> bool {
+    let key = info.key.reversed();
+    if let Some(flight) = &mut engine.flight
+        && flight.key == key
+        && flight.peer == id
+    {
+        flight.packets += 1;
+        flight.bytes += bytes as u64;
+        return true;
+    }
+    close_flight(engine);
+    let (now_s, generation) = (engine.now_s(now), engine.snapshot.generation());
+    let known = engine.flows.lookup(&key, now_s);
+    let cached = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
+    let (slot, owner) = match cached {
+        Some(hit) => hit,
+        None => match engine.snapshot.route(key.dst) {
+            Some(owner) if owner == id => {
+                (enter_flow(engine, known, &key, owner, OpenedBy::Remote, now_s), owner)
+            }
+            Some(_) | None => return false,
+        },
+    };
+    if owner != id {
+        return false;
+    }
+    engine.flight = Some(Flight {
+        key,
+        peer: id,
+        slot,
+        packets: 1,
+        bytes: bytes as u64,
+        now_s,
+    });
+    true
+}
+
+/// Takes an authenticated message's source as the peer's address; answers whether the address is a new one.
+fn roam(peer: &mut OwnedPeer, endpoint: &Endpoint) -> Option<Endpoint> {
+    if peer.endpoint.as_ref() == Some(endpoint) {
+        return None;
+    }
+    let is_new = peer.endpoint.is_none_or(|old| old.remote != endpoint.remote);
+    peer.endpoint = Some(*endpoint);
+    peer.publish_endpoint();
+    is_new.then_some(*endpoint)
+}
+
+fn tell_roaming(engine: &mut Engine, id: PeerId, moved: Option<Endpoint>) {
+    if let Some(endpoint) = moved {
+        engine.event(Event::EndpointChanged(id, endpoint));
+    }
+}
+
+fn has_room_to_open(engine: &Engine, frame: &UdpFrame) -> bool {
+    let datagrams = udp_packets(frame) as usize;
+    let fits = engine.tun_out.has_room(datagrams, frame.buf.len() + DATA_OVERHEAD)
+        && engine.udp_out.has_room(datagrams, datagrams * CONTROL_ROOM);
+    debug_assert!(
+        fits || !engine.tun_out.is_empty() || !engine.udp_out.is_empty(),
+        "an empty output has room for any frame"
+    );
+    fits
+}
+
+// Between workers.
+
+/// The other worker that every datagram of a frame belongs to. The kernel steers a whole train by its first
+/// datagram, so a train of ours may hold foreign datagrams, but hardly ever only those.
+fn foreign_owner(engine: &Engine, frame: &UdpFrame) -> Option<WorkerId> {
+    let owner_of = |datagram| match Message::parse(datagram) {
+        Ok(Message::Data { receiver, .. } | Message::Response { receiver } | Message::Cookie { receiver }) => {
+            let owner = PeerIndex::from_receiver(receiver).worker();
+            (owner != engine.config.worker && owner.as_usize() < engine.config.workers).then_some(owner)
+        }
+        Ok(Message::Initiation) | Err(_) => None,
+    };
+    let mut datagrams = frame.datagrams();
+    let owner = owner_of(datagrams.next()?)?;
+    datagrams.all(|datagram| owner_of(datagram) == Some(owner)).then_some(owner)
+}
+
+fn copy_of(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> UdpFrame {
+    let mut frame = engine.spare_udp();
+    frame.buf.storage_mut()[..datagram.len()].copy_from_slice(datagram);
+    frame.buf.set_len(datagram.len());
+    frame.segment_len = 0;
+    frame.endpoint = *endpoint;
+    frame
+}
+
+fn hand_out(engine: &mut Engine, to: WorkerId, handoff: Handoff, packets: u64) {
+    debug_assert_ne!(to, engine.config.worker);
+    engine.counters.handed_out += packets;
+    engine.handoffs.push((to, handoff));
+}
+
+// Counting.
+
+/// Packets that a frame becomes: its segments.
+fn tun_packets(frame: &TunFrame, info: &PacketInfo) -> u64 {
+    match (frame.vnet.gso_kind(), frame.vnet.gso_size) {
+        (Some(GsoKind::None) | None, _) | (_, 0) => 1,
+        (Some(GsoKind::TcpV4 | GsoKind::TcpV6 | GsoKind::UdpL4), size) => {
+            info.payload_len().div_ceil(usize::from(size)).max(1) as u64
+        }
+    }
+}
+
+fn udp_packets(frame: &UdpFrame) -> u64 {
+    match frame.segment_len {
+        0 => 1,
+        step => frame.buf.len().div_ceil(step).max(1) as u64,
+    }
+}
+
+fn reason_of(refused: Refused) -> DropReason {
+    match refused {
+        Refused::NoSession => DropReason::DataNoSession,
+        Refused::Replayed => DropReason::DataReplayed,
+        Refused::TooOld => DropReason::DataTooOld,
+        Refused::CounterLimit => DropReason::DataCounterLimit,
+        Refused::BadTag => DropReason::DataBadTag,
+        Refused::InnerMalformed => DropReason::InnerMalformed,
+        Refused::HandshakeReplayed => DropReason::HandshakeReplayed,
+        Refused::HandshakeFlood => DropReason::HandshakeFlood,
+        Refused::HandshakeInvalid => DropReason::HandshakeInvalid,
+        Refused::CookieInvalid => DropReason::CookieInvalid,
+    }
+}

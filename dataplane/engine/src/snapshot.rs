@@ -1,0 +1,244 @@
+//! The immutable configuration that control publishes and every worker picks up between two batches.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use patronus_packet::{Endpoint, Prefix};
+use patronus_tunnel::{AllowedIps, Identity, PresharedKey, PublicKey, WorkerId};
+
+use crate::seqlock::SeqCell;
+
+/// Counts configurations. A cached decision is good for one of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Generation(pub u64);
+
+/// A peer's stable number on this gateway: it keeps it from one configuration to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PeerId(pub u32);
+
+impl PeerId {
+    /// The largest number that a flow entry can hold.
+    pub const MAX: u32 = 0xff_ffff;
+}
+
+/// One peer as configured.
+#[derive(Clone, Debug)]
+pub struct PeerSpec {
+    /// Its number.
+    pub id: PeerId,
+    /// Its name on the wire.
+    pub public_key: PublicKey,
+    /// The key mixed into its handshake.
+    pub preshared_key: Option<PresharedKey>,
+    /// Where configuration says it is. Roaming overrides this until configuration changes it.
+    pub endpoint: Option<SocketAddr>,
+    /// Grows when configuration sets the endpoint anew, be it to the same address: then roaming is undone.
+    pub endpoint_serial: u32,
+    /// The inner addresses it owns.
+    pub allowed_ips: Vec<Prefix>,
+    /// Interval of persistent keepalive.
+    pub keepalive: Option<Duration>,
+    /// The worker that owns its session.
+    pub worker: WorkerId,
+    /// What its worker counts.
+    pub stats: Arc<PeerStats>,
+}
+
+/// What a worker tells about one peer; written by that worker, read by anybody.
+#[derive(Debug, Default)]
+pub struct PeerStats {
+    rx_bytes: AtomicU64,
+    tx_bytes: AtomicU64,
+    /// Nanoseconds from the gateway's epoch, plus one; zero is never.
+    last_handshake: AtomicU64,
+    endpoint: SeqCell<6>,
+}
+
+impl PeerStats {
+    /// Bytes of UDP payload received from the peer and authenticated.
+    pub fn rx_bytes(&self) -> u64 {
+        self.rx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of UDP payload sent to the peer.
+    pub fn tx_bytes(&self) -> u64 {
+        self.tx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// When the last handshake completed, after the gateway's epoch.
+    pub fn last_handshake(&self) -> Option<Duration> {
+        let nanos = self.last_handshake.load(Ordering::Relaxed);
+        nanos.checked_sub(1).map(Duration::from_nanos)
+    }
+
+    /// Where the peer is.
+    pub fn endpoint(&self) -> Option<Endpoint> {
+        let words = self.endpoint.read()?;
+        let (port, kind, local_kind) = ((words[0] >> 32) as u16, words[0] >> 48 & 0xf, words[0] >> 52 & 0xf);
+        let addr = |kind, at: usize| match kind {
+            4 => Some(IpAddr::from((words[at] as u32).to_be_bytes())),
+            6 => Some(IpAddr::from(
+                (u128::from(words[at]) << 64 | u128::from(words[at + 1])).to_be_bytes(),
+            )),
+            _ => None,
+        };
+        Some(Endpoint {
+            remote: SocketAddr::new(addr(kind, 1)?, port),
+            local: addr(local_kind, 3),
+        })
+    }
+
+    pub(crate) fn set_traffic(&self, rx_bytes: u64, tx_bytes: u64) {
+        self.rx_bytes.store(rx_bytes, Ordering::Relaxed);
+        self.tx_bytes.store(tx_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_last_handshake(&self, at: Duration) {
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX - 1);
+        self.last_handshake.store(nanos + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_endpoint(&self, endpoint: Option<&Endpoint>) {
+        let mut words = [0; 6];
+        if let Some(endpoint) = endpoint {
+            let local = endpoint.local.map_or(0, |addr| put(&mut words, 3, addr));
+            let remote = put(&mut words, 1, endpoint.remote.ip());
+            words[0] = u64::from(endpoint.remote.port()) << 32 | remote << 48 | local << 52;
+        }
+        self.endpoint.write(words);
+    }
+}
+
+fn put(words: &mut [u64; 6], at: usize, addr: IpAddr) -> u64 {
+    match addr {
+        IpAddr::V4(v4) => {
+            words[at] = u64::from(v4.to_bits());
+            4
+        }
+        IpAddr::V6(v6) => {
+            words[at] = (v6.to_bits() >> 64) as u64;
+            words[at + 1] = v6.to_bits() as u64;
+            6
+        }
+    }
+}
+
+/// One whole configuration of the dataplane.
+#[derive(Debug)]
+pub struct Snapshot {
+    generation: Generation,
+    identity: Arc<Identity>,
+    epoch: Instant,
+    mtu: usize,
+    peers: Vec<Option<Arc<PeerSpec>>>,
+    by_key: HashMap<PublicKey, PeerId>,
+    routes: AllowedIps<PeerId>,
+}
+
+impl Snapshot {
+    /// Compiles peers into routes. A prefix that two peers claim goes to the later one, as with `wg set`.
+    ///
+    /// `epoch` is the gateway's start, the same in all its snapshots; `mtu` is the inner MTU in bytes.
+    pub fn new(
+        generation: Generation,
+        identity: Arc<Identity>,
+        epoch: Instant,
+        mtu: usize,
+        specs: impl IntoIterator<Item = Arc<PeerSpec>>,
+    ) -> Self {
+        let mut peers: Vec<Option<Arc<PeerSpec>>> = Vec::new();
+        let mut by_key = HashMap::new();
+        let mut routes = AllowedIps::new();
+        for spec in specs {
+            let at = spec.id.0 as usize;
+            assert!(spec.id.0 <= PeerId::MAX, "peer number {at}");
+            if peers.len() <= at {
+                peers.resize(at + 1, None);
+            }
+            for prefix in &spec.allowed_ips {
+                routes.insert(*prefix, spec.id);
+            }
+            by_key.insert(spec.public_key, spec.id);
+            peers[at] = Some(spec);
+        }
+        Self {
+            generation,
+            identity,
+            epoch,
+            mtu,
+            peers,
+            by_key,
+            routes,
+        }
+    }
+
+    /// Which configuration this is.
+    pub fn generation(&self) -> Generation {
+        self.generation
+    }
+
+    /// Our key pair.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The gateway's start, from which handshake times count.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
+    /// The inner MTU in bytes.
+    pub fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// The peer with that number.
+    #[inline]
+    pub fn peer(&self, id: PeerId) -> Option<&Arc<PeerSpec>> {
+        self.peers.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The peer with that key.
+    pub fn peer_by_key(&self, key: &PublicKey) -> Option<&Arc<PeerSpec>> {
+        self.peer(*self.by_key.get(key)?)
+    }
+
+    /// All peers.
+    pub fn peers(&self) -> impl Iterator<Item = &Arc<PeerSpec>> {
+        self.peers.iter().flatten()
+    }
+
+    /// The peer that owns an inner address: most specific prefix first.
+    #[inline]
+    pub fn route(&self, addr: IpAddr) -> Option<PeerId> {
+        self.routes.lookup(addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_survives_the_cell_in_both_families() {
+        let stats = PeerStats::default();
+        assert_eq!(stats.endpoint(), None);
+        for (remote, local) in [
+            ("192.0.2.1:51820", Some("198.51.100.7")),
+            ("[2001:db8::1]:1", Some("2001:db8::2")),
+            ("[2001:db8::1]:65535", None),
+        ] {
+            let endpoint = Endpoint {
+                remote: remote.parse().unwrap(),
+                local: local.map(|addr| addr.parse().unwrap()),
+            };
+            stats.set_endpoint(Some(&endpoint));
+            assert_eq!(stats.endpoint(), Some(endpoint));
+        }
+        stats.set_endpoint(None);
+        assert_eq!(stats.endpoint(), None);
+    }
+}

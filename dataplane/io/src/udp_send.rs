@@ -1,0 +1,560 @@
+//! The sending half of a UDP socket: batches into `sendmmsg` entries, and what to do when the kernel refuses
+//! one. The straight path is [`Sender::send`]; everything else happens in `rescue`, one piece at a time.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout};
+use patronus_packet::batch::{Train, TrainLimits, UdpBatch};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::mmsg::{Outgoing, Slots};
+use crate::sys;
+use crate::udp::UdpOptions;
+
+/// Why datagrams were not sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SendFailure {
+    /// The send buffer stayed full, or the kernel had no memory (`EAGAIN`, `ENOBUFS`, `ENOMEM`).
+    NoBuffers,
+    /// There is no route, or the interface is down (`ENETUNREACH`, `EHOSTUNREACH`, `ENETDOWN`, `ENODEV`).
+    Unreachable,
+    /// Larger than UDP or the path takes (`EMSGSIZE`).
+    TooBig,
+    /// A firewall or a security module forbids it (`EPERM`, `EACCES`).
+    Denied,
+    /// Anything else; [`SendReport::last_errno`] has the number.
+    Other,
+}
+
+impl SendFailure {
+    /// Every failure, in the order of its counter.
+    pub const ALL: [Self; 5] = [
+        Self::NoBuffers,
+        Self::Unreachable,
+        Self::TooBig,
+        Self::Denied,
+        Self::Other,
+    ];
+
+    /// Its name in counters and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NoBuffers => "no-buffers",
+            Self::Unreachable => "unreachable",
+            Self::TooBig => "too-big",
+            Self::Denied => "denied",
+            Self::Other => "other",
+        }
+    }
+
+    fn from_errno(errno: i32) -> Self {
+        match errno {
+            libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM => Self::NoBuffers,
+            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::ENODEV => {
+                Self::Unreachable
+            }
+            libc::EMSGSIZE => Self::TooBig,
+            libc::EPERM | libc::EACCES => Self::Denied,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// What became of a batch, in datagrams. Sent and failed add up to what the batch held for this family.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SendReport {
+    /// Datagrams that the kernel took.
+    pub sent_packets: u64,
+    /// Their UDP payload, in bytes.
+    pub sent_bytes: u64,
+    /// Datagrams dropped, by [`SendFailure`] in the order of [`SendFailure::ALL`]; see [`Self::failed`].
+    pub failed: [u64; SendFailure::ALL.len()],
+    /// Of those under [`SendFailure::NoBuffers`], the ones dropped because the send buffer stayed full.
+    pub would_block_packets: u64,
+    /// Of those sent, the gateway's own messages ([`Train::own`]).
+    pub own_sent_packets: u64,
+    /// Of those in `failed`, the gateway's own messages.
+    pub own_failed: [u64; SendFailure::ALL.len()],
+    /// Datagrams sent without the source address asked for, because the machine does not have it.
+    pub resourced_packets: u64,
+    /// Whether this call turned GSO off for the socket.
+    pub gso_demoted: bool,
+    /// The kernel's last refusal, for a log line.
+    pub last_errno: Option<i32>,
+}
+
+impl SendReport {
+    /// Datagrams dropped for one reason.
+    pub fn failed(&self, failure: SendFailure) -> u64 {
+        self.failed[failure as usize]
+    }
+
+    /// Datagrams dropped for any reason.
+    pub fn failed_total(&self) -> u64 {
+        self.failed.iter().sum()
+    }
+
+    /// Adds what became of another batch.
+    pub fn add(&mut self, other: &Self) {
+        self.sent_packets += other.sent_packets;
+        self.sent_bytes += other.sent_bytes;
+        for (mine, theirs) in self.failed.iter_mut().zip(other.failed) {
+            *mine += theirs;
+        }
+        self.would_block_packets += other.would_block_packets;
+        self.own_sent_packets += other.own_sent_packets;
+        for (mine, theirs) in self.own_failed.iter_mut().zip(other.own_failed) {
+            *mine += theirs;
+        }
+        self.resourced_packets += other.resourced_packets;
+        self.gso_demoted |= other.gso_demoted;
+        self.last_errno = other.last_errno.or(self.last_errno);
+    }
+
+    fn count_sent(&mut self, piece: &Piece<'_>) {
+        self.sent_packets += piece.packets;
+        self.sent_bytes += piece.outgoing.payload.len() as u64;
+        if piece.own {
+            self.own_sent_packets += piece.packets;
+        }
+    }
+
+    fn count_failed(&mut self, piece: &Piece<'_>, errno: i32) {
+        self.failed[SendFailure::from_errno(errno) as usize] += piece.packets;
+        if piece.own {
+            self.own_failed[SendFailure::from_errno(errno) as usize] += piece.packets;
+        }
+        if errno == libc::EAGAIN {
+            self.would_block_packets += piece.packets;
+        }
+        self.last_errno = Some(errno);
+    }
+}
+
+/// Sends batches over one socket and remembers what it refuses.
+pub(crate) struct Sender {
+    slots: Slots,
+    shape: Shape,
+}
+
+impl Sender {
+    /// For a socket of one family on a kernel with these limits.
+    pub(crate) fn new(v6: bool, gso: bool, limits: TrainLimits) -> Self {
+        Self {
+            slots: Slots::new(),
+            shape: Shape {
+                v6,
+                gso,
+                limits,
+                narrow: NarrowRemotes::new(),
+            },
+        }
+    }
+
+    pub(crate) fn gso(&self) -> bool {
+        self.shape.gso
+    }
+
+    pub(crate) fn max_train(&self) -> TrainLimits {
+        match self.shape.gso {
+            true => self.shape.limits,
+            false => TrainLimits::SINGLE,
+        }
+    }
+
+    /// See [`crate::UdpSocket::send`].
+    pub(crate) fn send(
+        &mut self,
+        socket: &Socket,
+        batch: &UdpBatch,
+        options: &UdpOptions,
+    ) -> SendReport {
+        let mut report = SendReport::default();
+        let mut patience = Patience::default();
+        let mut at = Position::default();
+        self.shape.narrow.tick();
+        loop {
+            let mut pieces = Pieces {
+                shape: &self.shape,
+                batch,
+                at,
+            };
+            let attempt = self
+                .slots
+                .send(socket.as_fd(), pieces.clone().map(|piece| piece.outgoing));
+            match attempt {
+                Ok(0) => break,
+                Ok(sent) => {
+                    for piece in pieces.by_ref().take(sent) {
+                        report.count_sent(&piece);
+                    }
+                    at = pieces.at;
+                }
+                Err(error) => {
+                    let Some(piece) = pieces.next() else {
+                        break;
+                    };
+                    at = pieces.at;
+                    let errno = errno_of(&error);
+                    let mut rescue = Rescue {
+                        slots: &mut self.slots,
+                        socket,
+                        patience: &mut patience,
+                        report: &mut report,
+                    };
+                    let refusal = rescue.run(piece, errno);
+                    self.learn(refusal, &piece, options, &mut report);
+                }
+            }
+        }
+        report
+    }
+
+    /// Draws the lesson from a train that only passed datagram by datagram.
+    fn learn(
+        &mut self,
+        refusal: Option<i32>,
+        piece: &Piece<'_>,
+        options: &UdpOptions,
+        report: &mut SendReport,
+    ) {
+        let Some(errno) = refusal else { return };
+        let segment_len = piece.outgoing.segment_len.map_or(0, usize::from);
+        // Trains cannot be fragmented, so a path with a small MTU refuses them: EMSGSIZE, but EINVAL
+        // before 6.13, which also stands for what no train on this socket will get over.
+        let narrow = errno == libc::EMSGSIZE
+            || route_mtu(piece.outgoing.to, piece.outgoing.from, options)
+                .is_some_and(|mtu| segment_len + outer_headers_len(self.shape.v6) > mtu);
+        if narrow {
+            self.shape.narrow.insert(piece.outgoing.to, segment_len);
+            tracing::debug!(segment_len, "the path is too narrow for trains");
+        } else if self.shape.gso {
+            self.shape.gso = false;
+            report.gso_demoted = true;
+            tracing::warn!(errno, "udp-gso off: the kernel refuses trains");
+        }
+    }
+}
+
+/// How trains become `sendmmsg` entries.
+struct Shape {
+    v6: bool,
+    gso: bool,
+    limits: TrainLimits,
+    narrow: NarrowRemotes,
+}
+
+impl Shape {
+    /// Most datagrams of one entry of this train.
+    fn segments_max(&self, train: &Train) -> usize {
+        if !self.gso
+            || self
+                .narrow
+                .contains(train.endpoint.remote, train.segment_len)
+        {
+            return 1;
+        }
+        let by_bytes = self.limits.bytes / train.segment_len.max(1);
+        self.limits.segments.min(by_bytes).max(1)
+    }
+}
+
+/// Where in a batch the next entry begins.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    train: usize,
+    offset: usize,
+}
+
+/// One `sendmmsg` entry: a whole train, or a part of one that is too long or must not be a train.
+#[derive(Clone, Copy)]
+struct Piece<'a> {
+    outgoing: Outgoing<'a>,
+    packets: u64,
+    /// [`Train::own`]
+    own: bool,
+}
+
+impl<'a> Piece<'a> {
+    /// The datagrams of a train, each a piece of its own.
+    fn datagrams(self) -> impl Iterator<Item = Piece<'a>> {
+        let step = match self.outgoing.segment_len {
+            Some(len) => usize::from(len),
+            None => self.outgoing.payload.len(),
+        };
+        let outgoing = Outgoing {
+            segment_len: None,
+            ..self.outgoing
+        };
+        self.outgoing
+            .payload
+            .chunks(step.max(1))
+            .map(move |payload| Piece {
+                outgoing: Outgoing {
+                    payload,
+                    ..outgoing
+                },
+                packets: 1,
+                own: self.own,
+            })
+    }
+}
+
+/// The entries of a batch from a position on.
+#[derive(Clone)]
+struct Pieces<'s, 'a> {
+    shape: &'s Shape,
+    batch: &'a UdpBatch,
+    at: Position,
+}
+
+impl<'a> Iterator for Pieces<'_, 'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        loop {
+            let train = self.batch.trains().get(self.at.train)?;
+            let offset = self.at.offset;
+            if train.endpoint.remote.is_ipv6() != self.shape.v6 || offset >= train.len {
+                self.at = Position {
+                    train: self.at.train + 1,
+                    offset: 0,
+                };
+                continue;
+            }
+            let step = match train.packets {
+                0 | 1 => train.len,
+                _ => train.segment_len.max(1),
+            };
+            let len_max = step.saturating_mul(self.shape.segments_max(train));
+            let payload = &self.batch.bytes(train)[offset..];
+            let payload = &payload[..payload.len().min(len_max)];
+            self.at.offset += payload.len();
+            return Some(Piece {
+                outgoing: Outgoing {
+                    payload,
+                    to: train.endpoint.remote,
+                    from: train.endpoint.local,
+                    segment_len: (payload.len() > step)
+                        .then(|| u16::try_from(step).ok())
+                        .flatten(),
+                },
+                packets: payload.len().div_ceil(step) as u64,
+                own: train.own,
+            });
+        }
+    }
+}
+
+/// Gets one refused piece out by other means, or counts it.
+struct Rescue<'a> {
+    slots: &'a mut Slots,
+    socket: &'a Socket,
+    patience: &'a mut Patience,
+    report: &'a mut SendReport,
+}
+
+impl Rescue<'_> {
+    /// Returns the refusal if the piece was a train that passed datagram by datagram only.
+    fn run(&mut self, piece: Piece<'_>, errno: i32) -> Option<i32> {
+        let refusal = self.persist(piece, errno)?;
+        if piece.outgoing.segment_len.is_none() || !is_train_refusal(refusal) {
+            self.report.count_failed(&piece, refusal);
+            return None;
+        }
+        let sent_before = self.report.sent_packets;
+        for datagram in piece.datagrams() {
+            if let Some(errno) = self.try_once(&datagram)
+                && let Some(errno) = self.persist(datagram, errno)
+            {
+                self.report.count_failed(&datagram, errno);
+            }
+        }
+        // Where no datagram passes either, the train was not the trouble.
+        (self.report.sent_packets > sent_before).then_some(refusal)
+    }
+
+    /// Tries a piece that was refused with `errno` again: after a signal, when the buffer has room, without
+    /// its source address. Returns the errno that it ends with; `None` when it was sent and counted.
+    fn persist(&mut self, mut piece: Piece<'_>, mut errno: i32) -> Option<i32> {
+        // A signal and a pending socket error may come in between, each a few times.
+        for _ in 0..RETRIES_MAX {
+            let sourced = piece.outgoing.from.is_some();
+            match errno {
+                libc::EINTR | libc::ECONNREFUSED => {}
+                libc::EAGAIN if self.patience.wait(self.socket) => {}
+                _ if sourced && is_source_refusal(errno) => piece.outgoing.from = None,
+                _ => return Some(errno),
+            }
+            match self.try_once(&piece) {
+                None => {
+                    if sourced && piece.outgoing.from.is_none() {
+                        self.report.resourced_packets += piece.packets;
+                    }
+                    return None;
+                }
+                Some(again) => errno = again,
+            }
+        }
+        Some(errno)
+    }
+
+    /// Sends one piece and counts it, or returns why not.
+    fn try_once(&mut self, piece: &Piece<'_>) -> Option<i32> {
+        let result = self
+            .slots
+            .send(self.socket.as_fd(), std::iter::once(piece.outgoing));
+        match result {
+            Ok(_) => {
+                self.report.count_sent(piece);
+                None
+            }
+            Err(error) => Some(errno_of(&error)),
+        }
+    }
+}
+
+/// The kernel's answers to a train that it may take datagram by datagram: an interface without checksum
+/// offload, an IPsec policy (`EIO`), more segments or larger ones than it allows (`EINVAL`, `EMSGSIZE`).
+fn is_train_refusal(errno: i32) -> bool {
+    matches!(errno, libc::EIO | libc::EINVAL | libc::EMSGSIZE)
+}
+
+/// The kernel's answers to a source address that it does not have, or has no route from.
+fn is_source_refusal(errno: i32) -> bool {
+    matches!(
+        errno,
+        libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL
+    )
+}
+
+fn errno_of(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(libc::EIO)
+}
+
+/// How long one call waits for room in the send buffer, in all.
+#[derive(Default)]
+struct Patience {
+    until: Option<Instant>,
+}
+
+impl Patience {
+    /// Waits until the socket takes more; false when the time is up.
+    fn wait(&mut self, socket: &Socket) -> bool {
+        let now = Instant::now();
+        let until = *self.until.get_or_insert(now + WAIT_MAX);
+        let left = until.saturating_duration_since(now);
+        if left.is_zero() {
+            return false;
+        }
+        // poll(2) counts in milliseconds; rounding up keeps the last one from being a spin.
+        let timeout = PollTimeout::from(left.as_millis() as u8 + 1);
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+        // An interrupted wait is followed by another attempt, which is what a wait is for.
+        !matches!(nix::poll::poll(&mut fds, timeout), Ok(0))
+    }
+}
+
+/// Remote addresses behind a path that is too narrow for trains of some length, forgotten after a while
+/// because paths change. Fixed in size: the oldest gives way.
+struct NarrowRemotes {
+    entries: [Option<NarrowRemote>; NARROW_MAX],
+    next: usize,
+    filled: bool,
+}
+
+#[derive(Clone, Copy)]
+struct NarrowRemote {
+    remote: SocketAddr,
+    segment_len: usize,
+    calls_left: u32,
+}
+
+impl NarrowRemotes {
+    fn new() -> Self {
+        Self {
+            entries: [None; NARROW_MAX],
+            next: 0,
+            filled: false,
+        }
+    }
+
+    fn contains(&self, remote: SocketAddr, segment_len: usize) -> bool {
+        self.filled
+            && self
+                .entries
+                .iter()
+                .flatten()
+                .any(|entry| entry.remote == remote && segment_len >= entry.segment_len)
+    }
+
+    fn insert(&mut self, remote: SocketAddr, segment_len: usize) {
+        let known = self
+            .entries
+            .iter()
+            .position(|entry| entry.is_some_and(|entry| entry.remote == remote));
+        let at = known.unwrap_or(self.next);
+        self.entries[at] = Some(NarrowRemote {
+            remote,
+            segment_len,
+            calls_left: NARROW_CALLS,
+        });
+        if known.is_none() {
+            self.next = (self.next + 1) % NARROW_MAX;
+        }
+        self.filled = true;
+    }
+
+    /// Counts one send call.
+    fn tick(&mut self) {
+        if !self.filled {
+            return;
+        }
+        for slot in &mut self.entries {
+            if let Some(entry) = slot {
+                entry.calls_left -= 1;
+                if entry.calls_left == 0 {
+                    *slot = None;
+                }
+            }
+        }
+        self.filled = self.entries.iter().any(Option::is_some);
+    }
+}
+
+/// The MTU the kernel has for the way to `to`, in bytes of IP packet; `None` where it does not say. Opens a
+/// socket for the question, so it is for the rare case.
+fn route_mtu(to: SocketAddr, from: Option<IpAddr>, options: &UdpOptions) -> Option<usize> {
+    let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).ok()?;
+    if let Some(mark) = options.mark {
+        socket.set_mark(mark).ok()?;
+    }
+    if let Some(device) = &options.device {
+        socket.bind_device(Some(device.as_bytes())).ok()?;
+    }
+    if let Some(from) = from.filter(|from| from.is_ipv4() == to.is_ipv4()) {
+        // Without it the answer may be that of another uplink, but it is an answer.
+        let _ = socket.bind(&SocketAddr::new(from, 0).into());
+    }
+    socket.connect(&to.into()).ok()?;
+    let (level, name) = match to {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MTU),
+        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MTU),
+    };
+    let mtu = sys::read_int(socket.as_fd(), level, name).ok()?;
+    usize::try_from(mtu).ok()
+}
+
+/// IP and UDP headers in front of each datagram, in bytes.
+fn outer_headers_len(v6: bool) -> usize {
+    if v6 { 48 } else { 28 }
+}
+
+const WAIT_MAX: Duration = Duration::from_millis(5);
+const RETRIES_MAX: usize = 32;
+const NARROW_MAX: usize = 16;
+/// Send calls before a narrow path is tried with trains again.
+const NARROW_CALLS: u32 = 4096;

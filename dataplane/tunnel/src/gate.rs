@@ -1,0 +1,113 @@
+//! The front door for handshake messages: who we are, the MACs, and the answer to a flood.
+//!
+//! One gate is shared by all workers. It checks `mac1`, and under load `mac2`, before anybody spends a
+//! Diffie-Hellman on a message (whitepaper, section 5.3). Every tunnel has a limiter of its own that never
+//! trips, so a message is counted once.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use boringtun::noise::handshake::parse_handshake_anon;
+use boringtun::noise::rate_limiter::RateLimiter;
+use boringtun::noise::{Packet, Tunn, TunnResult};
+use boringtun::x25519;
+
+use crate::keys::{PrivateKey, PublicKey};
+use crate::message::{COOKIE_LEN, has_low_order_ephemeral};
+
+/// Our own key pair, ready for boringtun, and the gate that belongs to it.
+pub struct Identity {
+    pub(crate) secret: x25519::StaticSecret,
+    pub(crate) public: x25519::PublicKey,
+    pub(crate) never_loaded: Arc<RateLimiter>,
+    gate: Gate,
+    private_key: PrivateKey,
+}
+
+impl Identity {
+    /// Derives the public key; the gate asks for cookies above `handshakes_per_s` messages a second.
+    pub fn new(private_key: PrivateKey, handshakes_per_s: u64) -> Self {
+        let secret = x25519::StaticSecret::from(*private_key.as_bytes());
+        let public = x25519::PublicKey::from(&secret);
+        Self {
+            never_loaded: Arc::new(RateLimiter::new(&public, u64::MAX)),
+            gate: Gate {
+                limiter: RateLimiter::new(&public, handshakes_per_s),
+            },
+            secret,
+            public,
+            private_key,
+        }
+    }
+
+    /// Our name on the wire.
+    pub fn public_key(&self) -> PublicKey {
+        PublicKey::from_bytes(self.public.to_bytes())
+    }
+
+    /// Our private key.
+    pub fn private_key(&self) -> &PrivateKey {
+        &self.private_key
+    }
+
+    /// The door that handshake messages come through.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Who an initiation says it is from. Only the holder of the static key can complete it, but anybody who
+    /// knows our public key can claim a name: nothing may be decided against the named peer yet.
+    pub fn claimed_initiator(&self, initiation: &[u8]) -> Option<PublicKey> {
+        let Ok(Packet::HandshakeInit(initiation)) = Tunn::parse_incoming_packet(initiation) else {
+            return None;
+        };
+        let half = parse_handshake_anon(&self.secret, &self.public, &initiation).ok()?;
+        Some(PublicKey::from_bytes(half.peer_static_public))
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Identity({:?})", self.public_key())
+    }
+}
+
+/// Checks MACs and counts handshake messages per second.
+pub struct Gate {
+    limiter: RateLimiter,
+}
+
+/// What the gate says of a handshake message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// The sender knows our public key and, under load, owns its address.
+    Pass,
+    /// `mac1` is wrong: not meant for us.
+    BadMac,
+    /// The ephemeral key is a low-order point.
+    LowOrder,
+    /// We are under load: answer with the cookie reply of this many bytes.
+    Cookie(usize),
+}
+
+impl Gate {
+    /// Judges an initiation or response from `source`; a cookie reply is written to `out`.
+    ///
+    /// `out` must hold at least 64 bytes.
+    pub fn admit(&self, source: IpAddr, message: &[u8], out: &mut [u8]) -> Admission {
+        debug_assert!(out.len() >= COOKIE_LEN);
+        if has_low_order_ephemeral(message) {
+            return Admission::LowOrder;
+        }
+        match self.limiter.verify_packet(Some(source), message, out) {
+            Ok(_) => Admission::Pass,
+            Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie(cookie.len()),
+            Err(_) => Admission::BadMac,
+        }
+    }
+
+    /// Starts the next second of counting; call about once a second, from any worker.
+    pub fn next_second(&self) {
+        self.limiter.reset_count();
+    }
+}

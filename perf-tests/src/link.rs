@@ -1,0 +1,232 @@
+//! Interfaces inside a lab, all by rtnetlink: veth pairs across namespaces, addresses, routes, MTU.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+
+use anyhow::{Context, Result};
+use futures_util::TryStreamExt;
+use nix::net::if_::if_nametoindex;
+use patronus_packet::Prefix;
+use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
+
+use crate::Namespace;
+
+/// One end of a veth pair: where it lives and what it is called there.
+#[derive(Clone, Copy, Debug)]
+pub struct End<'a> {
+    /// The namespace.
+    pub namespace: &'a Namespace,
+    /// The interface's name inside it, at most 15 bytes.
+    pub name: &'a str,
+}
+
+/// What an existing interface is to be given, in this order: MTU, addresses, up, routes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Setup<'a> {
+    /// MTU in bytes; the kernel's default where absent.
+    pub mtu: Option<u32>,
+    /// Addresses with their prefix lengths; IPv6 ones skip duplicate address detection.
+    pub addresses: &'a [Prefix],
+    /// Destinations and the next hop to each; without a next hop the route is on-link.
+    pub routes: &'a [(Prefix, Option<IpAddr>)],
+}
+
+/// Joins two namespaces with a veth pair; both ends are left down.
+///
+/// # Errors
+/// The kernel's refusal (name taken, no veth in this kernel) with both names.
+pub fn connect(a: End<'_>, b: End<'_>) -> Result<()> {
+    let mut message = LinkVeth::new(a.name, b.name).build();
+    // The peer is created in its own namespace, so its name may be in use in ours.
+    let peer = LinkMessageBuilder::<LinkUnspec>::new()
+        .name(b.name)
+        .setns_by_fd(b.namespace.net_fd().as_raw_fd())
+        .build();
+    set_veth_peer(&mut message, peer);
+    netlink(a.namespace, async move |handle| {
+        handle.link().add(message).execute().await
+    })
+    .with_context(|| {
+        format!(
+            "joining {} ({}) and {} ({}) by a veth pair",
+            a.namespace.label(),
+            a.name,
+            b.namespace.label(),
+            b.name
+        )
+    })
+}
+
+/// Gives an interface its MTU, addresses and routes and sets it up.
+///
+/// # Errors
+/// The first step the kernel refuses, with the interface and the object of the step.
+pub fn configure(namespace: &Namespace, name: &str, setup: Setup<'_>) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        let mut message = LinkUnspec::new_with_index(index);
+        if let Some(mtu) = setup.mtu {
+            message = message.mtu(mtu);
+        }
+        handle.link().change(message.build()).execute().await?;
+        for prefix in setup.addresses {
+            add_address(&handle, index, *prefix).await?;
+        }
+        let up = LinkUnspec::new_with_index(index).up().build();
+        handle.link().change(up).execute().await?;
+        for (destination, via) in setup.routes {
+            add_route(&handle, index, *destination, *via).await?;
+        }
+        Ok(())
+    })
+    .with_context(|| format!("configuring {name} in {} with {setup:?}", namespace.label()))
+}
+
+/// Replaces one address of an interface by another and renews the routes that went with it.
+///
+/// # Errors
+/// The step the kernel refuses.
+pub fn readdress(
+    namespace: &Namespace,
+    name: &str,
+    old: Prefix,
+    new: Prefix,
+    routes: &[(Prefix, Option<IpAddr>)],
+) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        add_address(&handle, index, new).await?;
+        let mut stale = handle
+            .address()
+            .get()
+            .set_link_index_filter(index)
+            .set_address_filter(old.addr())
+            .execute();
+        while let Some(message) = stale.try_next().await? {
+            handle.address().del(message).execute().await?;
+        }
+        // Linux drops IPv4 routes whose source address goes; those that stayed may be refused as present.
+        for (destination, via) in routes {
+            match add_route(&handle, index, *destination, *via).await {
+                Err(rtnetlink::Error::NetlinkError(refusal))
+                    if refusal.raw_code() == -(nix::errno::Errno::EEXIST as i32) => {}
+                other => other?,
+            }
+        }
+        Ok(())
+    })
+    .with_context(|| format!("moving {name} in {} from {old} to {new}", namespace.label()))
+}
+
+/// Deletes an interface.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn delete(namespace: &Namespace, name: &str) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| handle.link().del(index).execute().await)
+        .with_context(|| format!("deleting {name} in {}", namespace.label()))
+}
+
+/// Whether the namespace has an interface of that name.
+///
+/// # Errors
+/// Only where the namespace cannot be entered.
+pub fn exists(namespace: &Namespace, name: &str) -> Result<bool> {
+    Ok(namespace.run(|| if_nametoindex(name).is_ok())?)
+}
+
+/// The destinations of all unicast routes in the main table, both families, as `PREFIX dev INDEX`: for
+/// finding out what a daemon left behind.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn routes(namespace: &Namespace) -> Result<Vec<String>> {
+    netlink(namespace, async |handle| {
+        let mut found = Vec::new();
+        for query in [
+            RouteMessageBuilder::<Ipv4Addr>::new().build(),
+            RouteMessageBuilder::<Ipv6Addr>::new().build(),
+        ] {
+            let mut routes = handle.route().get(query).execute();
+            while let Some(route) = routes.try_next().await? {
+                found.push(format!("{:?} {:?}", route.header, route.attributes));
+            }
+        }
+        Ok(found)
+    })
+    .with_context(|| format!("listing the routes of {}", namespace.label()))
+}
+
+fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
+    namespace
+        .run(|| if_nametoindex(name))?
+        .with_context(|| format!("no interface {name} in {}", namespace.label()))
+}
+
+/// Runs netlink requests inside a namespace; a netlink socket belongs to the namespace it was opened in.
+fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
+where
+    T: Send,
+    W: AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send,
+{
+    namespace.run(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+            .context("starting a runtime for netlink")?;
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().context("opening netlink")?;
+            tokio::spawn(connection);
+            Ok(work(handle).await?)
+        })
+    })?
+}
+
+async fn add_address(handle: &Handle, index: u32, prefix: Prefix) -> Result<(), rtnetlink::Error> {
+    let mut request = handle
+        .address()
+        .add(index, prefix.addr(), prefix.prefix_len());
+    if prefix.addr().is_ipv6() {
+        // A tentative address cannot be bound for a second; nobody else is on the link.
+        let flags = AddressAttribute::Flags(AddressFlags::Nodad | AddressFlags::Permanent);
+        request.message_mut().attributes.push(flags);
+    }
+    request.execute().await
+}
+
+async fn add_route(
+    handle: &Handle,
+    index: u32,
+    destination: Prefix,
+    via: Option<IpAddr>,
+) -> Result<(), rtnetlink::Error> {
+    let network = destination.network();
+    let mut route = RouteMessageBuilder::<IpAddr>::new()
+        .output_interface(index)
+        .destination_prefix(network.addr(), network.prefix_len())
+        .expect("a prefix is never longer than its family allows");
+    if let Some(via) = via {
+        // IPv4 over an IPv6 hop is a route too; the reverse is what the builder refuses.
+        route = route.gateway(via).map_err(|_| {
+            rtnetlink::Error::InvalidNla(format!("{via} cannot be the next hop to {destination}"))
+        })?;
+    }
+    handle.route().add(route.build()).execute().await
+}
+
+/// Puts `peer` in place of the peer that the veth builder made of a bare name.
+fn set_veth_peer(message: &mut LinkMessage, peer: LinkMessage) {
+    for attribute in &mut message.attributes {
+        let LinkAttribute::LinkInfo(infos) = attribute else {
+            continue;
+        };
+        for info in infos {
+            if let LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(slot))) = info {
+                slot.clone_from(&peer);
+            }
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The gateway programs a lab can run, and what each is told: a configuration file for Patronus, a command
+//! line for the WireGuard daemons that are configured over UAPI.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use patronus_packet::Prefix;
+use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
+
+/// A program that makes a WireGuard interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// This project: `patronus run`.
+    Patronus {
+        /// Path of the binary.
+        binary: PathBuf,
+    },
+    /// Cloudflare's `boringtun-cli`.
+    BoringtunCli {
+        /// Path of the binary.
+        binary: PathBuf,
+    },
+    /// WireGuard's own userspace implementation in Go.
+    WireguardGo {
+        /// Path of the binary.
+        binary: PathBuf,
+    },
+}
+
+/// A gateway's configuration, the same for every program.
+#[derive(Clone, Debug)]
+pub struct GatewayConfig {
+    /// Name of the tunnel interface, at most 15 bytes.
+    pub interface: String,
+    /// The site's key.
+    pub private_key: PrivateKey,
+    /// The UDP port it receives on.
+    pub listen_port: u16,
+    /// Addresses of the tunnel interface.
+    pub addresses: Vec<Prefix>,
+    /// MTU of the tunnel interface in bytes.
+    pub mtu: u32,
+    /// The sites it speaks to.
+    pub peers: Vec<PeerConfig>,
+}
+
+/// One peer of a gateway.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Unique label.
+    pub name: String,
+    /// The peer's key.
+    pub public_key: PublicKey,
+    /// Where it can be reached; `None` for a peer that must begin.
+    pub endpoint: Option<SocketAddr>,
+    /// The inner prefixes behind it, routed to the tunnel interface.
+    pub allowed_ips: Vec<Prefix>,
+    /// The symmetric key shared with it.
+    pub preshared_key: Option<PresharedKey>,
+    /// Keepalive interval in seconds.
+    pub keepalive_s: Option<u16>,
+}
+
+/// The first executable called `name` on PATH.
+pub fn find_on_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path)
+        .map(|dir| dir.join(name))
+        .find(|candidate| nix::unistd::access(candidate, nix::unistd::AccessFlags::X_OK).is_ok())
+}
+
+/// Files a program reads at start: path and content; all hold secrets or name them.
+pub(crate) type Files = Vec<(PathBuf, String)>;
+
+impl Program {
+    /// The name in tables and messages.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Patronus { .. } => "patronus",
+            Self::BoringtunCli { .. } => "boringtun",
+            Self::WireguardGo { .. } => "wireguard-go",
+        }
+    }
+
+    /// Where the binary is.
+    pub fn binary(&self) -> &Path {
+        match self {
+            Self::Patronus { binary }
+            | Self::BoringtunCli { binary }
+            | Self::WireguardGo { binary } => binary,
+        }
+    }
+
+    /// Whether it takes its whole configuration from a file, and ends when its standard input does.
+    pub(crate) fn configures_itself(&self) -> bool {
+        match self {
+            Self::Patronus { .. } => true,
+            Self::BoringtunCli { .. } | Self::WireguardGo { .. } => false,
+        }
+    }
+
+    /// What the program says its version is; `None` where it does not say.
+    pub fn version(&self) -> Option<String> {
+        let output = Command::new(self.binary()).arg("--version").output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        let line = text.lines().next()?.trim();
+        (!line.is_empty()).then(|| line.to_owned())
+    }
+
+    /// The command that runs it in the foreground on `interface`.
+    pub(crate) fn command(&self, interface: &str) -> Command {
+        match self {
+            Self::Patronus { binary } => {
+                let mut command = Command::new(binary);
+                command.arg("run").arg("--config").arg(config_path(interface));
+                command.arg("--uapi-dir").arg("/run/wireguard");
+                command.arg("--report").arg(report_path(interface));
+                command.arg("--exit-with-stdin");
+                command
+            }
+            Self::BoringtunCli { binary } => {
+                let mut command = on_a_leash(binary);
+                command.args(["--foreground", "--disable-drop-privileges", interface]);
+                command
+            }
+            Self::WireguardGo { binary } => {
+                let mut command = on_a_leash(binary);
+                command.args(["-f", interface]);
+                command.env("LOG_LEVEL", "error");
+                command
+            }
+        }
+    }
+
+    /// The files that have to exist before [`Self::command`] runs.
+    pub(crate) fn files(&self, config: &GatewayConfig) -> Files {
+        match self {
+            Self::Patronus { .. } => patronus_files(config),
+            Self::BoringtunCli { .. } | Self::WireguardGo { .. } => Vec::new(),
+        }
+    }
+}
+
+/// Directory for all files of a gateway: in its namespace's private `/run`, so on no disk.
+pub(crate) const STATE_DIR: &str = "/run/patronus-lab";
+
+fn config_path(interface: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(format!("{interface}.toml"))
+}
+
+/// Where Patronus writes its counters at exit.
+pub(crate) fn report_path(interface: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(format!("{interface}.report.json"))
+}
+
+/// Where a gateway's messages go.
+pub(crate) fn log_path(interface: &str) -> PathBuf {
+    Path::new(STATE_DIR).join(format!("{interface}.log"))
+}
+
+/// A shell that starts the program, prints its process id and kills it when standard input ends: a daemon
+/// that knows nothing of us dies with us, even by `kill -9`.
+fn on_a_leash(binary: &Path) -> Command {
+    let script = r#""$0" "$@" </dev/null >&2 & pid=$!; echo $pid; read -r _; kill -9 $pid 2>/dev/null; wait"#;
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(script).arg(binary);
+    command
+}
+
+fn patronus_files(config: &GatewayConfig) -> Files {
+    let dir = Path::new(STATE_DIR);
+    let key_path = dir.join(format!("{}.key", config.interface));
+    let mut files = vec![(key_path.clone(), base64_line(config.private_key.as_bytes()))];
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "[site]\nname = \"{}\"\nprivate_key_file = \"{}\"\ninterface = \"{}\"\nmtu = {}\naddresses = {}\n\n\
+         [[uplink]]\nname = \"wan\"\nlisten_port = {}",
+        config.interface,
+        key_path.display(),
+        config.interface,
+        config.mtu,
+        toml_list(&config.addresses),
+        config.listen_port,
+    );
+    for peer in &config.peers {
+        let _ = writeln!(
+            text,
+            "\n[[peer]]\nname = \"{}\"\npublic_key = \"{}\"\nallowed_ips = {}",
+            peer.name,
+            STANDARD.encode(peer.public_key.as_bytes()),
+            toml_list(&peer.allowed_ips),
+        );
+        if let Some(endpoint) = peer.endpoint {
+            let _ = writeln!(text, "endpoint = \"{endpoint}\"");
+        }
+        if let Some(interval_s) = peer.keepalive_s {
+            let _ = writeln!(text, "keepalive = {interval_s}");
+        }
+        if let Some(key) = &peer.preshared_key {
+            let path = dir.join(format!("{}-{}.psk", config.interface, peer.name));
+            let _ = writeln!(text, "preshared_key_file = \"{}\"", path.display());
+            files.push((path, base64_line(key.as_bytes())));
+        }
+    }
+    files.push((config_path(&config.interface), text));
+    files
+}
+
+fn toml_list(prefixes: &[Prefix]) -> String {
+    let items: Vec<String> = prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
+    format!("[{}]", items.join(", "))
+}
+
+fn base64_line(key: &[u8]) -> String {
+    format!("{}\n", STANDARD.encode(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patronus_gets_its_secrets_by_path_and_never_in_the_configuration() {
+        let key = PrivateKey::generate();
+        let psk = PresharedKey::generate();
+        let config = GatewayConfig {
+            interface: "site1".into(),
+            private_key: key.clone(),
+            listen_port: 51820,
+            addresses: vec!["10.255.0.1/32".parse().unwrap()],
+            mtu: 1420,
+            peers: vec![PeerConfig {
+                name: "site2".into(),
+                public_key: PrivateKey::generate().public_key(),
+                endpoint: Some("[fd18::2]:51820".parse().unwrap()),
+                allowed_ips: vec!["10.2.0.0/24".parse().unwrap(), "fd00:2::/64".parse().unwrap()],
+                preshared_key: Some(psk.clone()),
+                keepalive_s: Some(25),
+            }],
+        };
+
+        let files = patronus_files(&config);
+
+        let (path, toml) = files.last().unwrap();
+        assert_eq!(path, &config_path("site1"));
+        assert!(!toml.contains(&STANDARD.encode(key.as_bytes())));
+        assert!(!toml.contains(&STANDARD.encode(psk.as_bytes())));
+        for line in [
+            "private_key_file = \"/run/patronus-lab/site1.key\"",
+            "preshared_key_file = \"/run/patronus-lab/site1-site2.psk\"",
+            "allowed_ips = [\"10.2.0.0/24\", \"fd00:2::/64\"]",
+            "endpoint = \"[fd18::2]:51820\"",
+            "keepalive = 25",
+            "listen_port = 51820",
+        ] {
+            assert!(toml.lines().any(|have| have == line), "{line} is missing in\n{toml}");
+        }
+        assert_eq!(files.len(), 3);
+    }
+}

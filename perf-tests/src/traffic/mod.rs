@@ -1,0 +1,37 @@
+//! Traffic between hosts of a lab, counted where it arrives. A socket belongs to the namespace it was opened in,
+//! so only opening happens there; the threads that use it run anywhere. Every wait is bounded.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub mod ping;
+pub mod tcp;
+pub mod transfer;
+pub mod udp;
+
+pub use ping::{PingResult, Pinger, reach};
+pub use tcp::BulkTcp;
+pub use transfer::verified_transfer;
+pub use udp::{UdpBlast, UdpResult};
+
+/// Tells threads to end; dropping it tells them too, so that traffic which was given up does not run on.
+#[derive(Debug, Default)]
+pub(crate) struct Leash(Arc<AtomicBool>);
+
+impl Leash {
+    /// What the threads look at.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
+
+    /// Tells the threads to end.
+    pub(crate) fn pull(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Leash {
+    fn drop(&mut self) {
+        self.pull();
+    }
+}
