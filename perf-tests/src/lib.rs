@@ -5,6 +5,7 @@
 //! Knows nothing of what happens inside a gateway: a gateway is a program with an interface name, a UAPI socket
 //! or a configuration file, and counters in `/proc`.
 
+pub mod compare;
 pub mod daemon;
 pub mod demo;
 pub mod error;
@@ -25,6 +26,7 @@ pub use error::{LabError, exit_code};
 pub use mesh::Mesh;
 pub use netns::Namespace;
 pub use privilege::enter_lab;
+pub use compare::{CompareOptions, CompareReport, compare};
 pub use daemon::{Gateway, GatewayReport, Packets};
 pub use program::{GatewayConfig, PeerConfig, Program};
 pub use stop::Stop;

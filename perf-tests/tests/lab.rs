@@ -178,7 +178,7 @@ fn every_measurement_gives_figures_with_a_foreign_program() {
     assert!(Rtt::of(&tcp.ping).unwrap().p50 > 0);
     let udp = mesh.udp(16, conduct).unwrap();
     assert!(udp.kpps() > 0.0 && udp.total.loss() < 1.0);
-    println!("{idle:?} {} Gbit/s {udp:?}", tcp.gbps());
+    println!("{:.2} Gbit/s, {:.0} kpps", tcp.gbps(), udp.kpps());
     stop.set();
     let error = mesh.tcp(Direction::Forward, 1, conduct).unwrap_err();
     assert_eq!(patronus_lab::exit_code(&error), 130);

@@ -1,7 +1,9 @@
 //! From the right shape to values that make sense, section by section: ranges and formats. Reports
 //! every fault it can find and goes on; `draft` has the rules that span sections.
 
+use std::collections::HashSet;
 use std::fmt::Display;
+use std::net::IpAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -31,14 +33,16 @@ pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite>
         report.at(
             raw.line,
             "[site] private_key_file is missing: make a key with \
-             `(umask 077; patronus genkey > /etc/patronus/site.key)` and add private_key_file = \"/etc/patronus/site.key\"",
+             `(umask 077; patronus genkey > /etc/patronus/site.key)` \
+             and add private_key_file = \"/etc/patronus/site.key\"",
         );
     }
     let name = parsed(raw.name, "[site] name", report);
     let private_key_file = path(raw.private_key_file, "[site] private_key_file", report);
     let mut addresses = Vec::new();
+    let mut seen = HashSet::new();
     for address in raw.addresses.map_or_else(Vec::new, |list| list.value) {
-        addresses.extend(check_address(address, &addresses, report));
+        addresses.extend(check_address(address, &mut seen, report));
     }
     let interface = parsed(raw.interface, "[site] interface", report).unwrap_or_default();
     let mtu_line = raw.mtu.as_ref().map_or(raw.line, |mtu| mtu.line);
@@ -57,7 +61,11 @@ pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite>
     })
 }
 
-fn check_address(raw: Raw<String>, before: &[Prefix], report: &mut Report) -> Option<Prefix> {
+fn check_address(
+    raw: Raw<String>,
+    seen: &mut HashSet<IpAddr>,
+    report: &mut Report,
+) -> Option<Prefix> {
     let line = raw.line;
     let prefix: Prefix = prefix(raw, "[site] addresses", report)?;
     let addr = prefix.addr();
@@ -66,12 +74,12 @@ fn check_address(raw: Raw<String>, before: &[Prefix], report: &mut Report) -> Op
             line,
             format!(
                 "[site] addresses: {prefix} is no address that an interface can \
-        have: use a unicast address"
+                 have: use a unicast address"
             ),
         );
         return None;
     }
-    if before.iter().any(|other| other.addr() == addr) {
+    if !seen.insert(addr) {
         report.at(
             line,
             format!("[site] addresses: {addr} stands there twice: remove one"),

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::num::NonZeroUsize;
 
+use crate::keys::looks_like_key;
+
 /// One fault of one file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Diagnostic {
@@ -142,8 +144,12 @@ impl LineIndex {
     }
 }
 
-/// Outside text made fit for a message: control characters escaped, at most 64 characters.
+/// Outside text made fit for a message: control characters escaped, at most 64 characters. What looks
+/// like a WireGuard key may be a secret in the wrong place, and is not shown.
 pub(crate) fn quote(text: &str) -> String {
+    if looks_like_key(text) {
+        return "(a key)".to_owned();
+    }
     let mut quoted: String = text
         .chars()
         .take(QUOTE_CHARS_MAX)

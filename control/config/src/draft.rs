@@ -303,7 +303,7 @@ fn refuse_small_mtu(site: &DraftSite, peers: &[DraftPeer], report: &mut Report) 
         site.mtu.line,
         format!(
             "[site] mtu: {} is too small for IPv6, which {v6} needs: write mtu = {} or more, or \
-        remove the IPv6 prefixes",
+             remove the IPv6 prefixes",
             site.mtu.value.bytes(),
             Mtu::MIN_V6
         ),
@@ -313,5 +313,5 @@ fn refuse_small_mtu(site: &DraftSite, peers: &[DraftPeer], report: &mut Report) 
 /// The tables that every packet consults without any rule of the operator's: default, main, local.
 pub const RESERVED_TABLES: [u32; 3] = [253, 254, 255];
 
-const OWN_KEY: &str = "[[peer]] public_key: this is the site's own key: write the other site's, as `patronus pubkey` \
-                       prints it there";
+const OWN_KEY: &str = "[[peer]] public_key: this is the site's own key: write the other site's, \
+                       as `patronus pubkey` prints it there";

@@ -1,8 +1,8 @@
 //! Configuration: text in, checked values or a full list of what is wrong out.
 //!
 //! Owns the TOML format of `patronus.toml`, the text forms of WireGuard keys and the wg-quick
-//! importer. Knows neither sockets nor interfaces nor time. Everything is pure but [`load`] and
-//! [`check`], which read the configuration file and the key files that it names.
+//! importer. Knows neither sockets nor interfaces nor time. Everything is pure but [`load()`] and
+//! [`check()`], which read the configuration file and the key files that it names.
 //!
 //! Text becomes values in three steps, each a type of its own: TOML of the right shape (`raw`), then
 //! [`Draft`], whose values make sense together but whose secrets are paths, then [`Config`].

@@ -166,6 +166,8 @@ fn normalize(peer: &mut Peer) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+
     use super::*;
 
     fn peer(key: u8, allowed_ips: &[&str]) -> Peer {
@@ -212,7 +214,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn building_at_once_and_setting_one_by_one_agree(
-            rows in proptest::collection::vec((0u8..5, 0u8..4, proptest::collection::vec(0u8..6, 0..4)), 0..12),
+            rows in vec((0u8..5, 0u8..4, vec(0u8..6, 0..4)), 0..12),
         ) {
             let peers: Vec<Peer> = rows
                 .iter()

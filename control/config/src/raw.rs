@@ -38,7 +38,8 @@ pub(crate) struct RawSite {
     pub(crate) mtu: Maybe<i64>,
     pub(crate) routes: Maybe<bool>,
     pub(crate) table: Option<RawTable>,
-    /// Keys that stand there with a wrong type: reported, and not to be reported as missing.
+    /// Keys that stand there misspelled or with a wrong type: reported, and not to be reported as
+    /// missing.
     pub(crate) broken: Vec<&'static str>,
 }
 
@@ -188,36 +189,37 @@ impl Schema {
         found.map_or("", |(_, example)| example)
     }
 
-    /// Why `key` may not stand in this section.
-    fn refuse(&self, key: &str) -> String {
+    /// Why `key` may not stand in this section, and which key was meant, if one is clear.
+    fn refuse(&self, key: &str) -> (String, Option<&'static str>) {
         let title = self.title;
-        let folded: String = key.chars().filter(char::is_ascii_alphabetic).collect();
-        let secret = match folded.to_ascii_lowercase().as_str() {
+        let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect();
+        let letters = letters.to_ascii_lowercase();
+        let secret = match letters.as_str() {
             "privatekey" => Some(("private_key_file", "/etc/patronus/site.key")),
             "presharedkey" | "psk" => Some(("preshared_key_file", "/etc/patronus/peer.psk")),
             _ => None,
         };
         if let Some((file_key, path)) = secret {
-            return format!(
+            let message = format!(
                 "{title} {}: secrets do not belong in this file: put the key in a file \
                  of its own, `chmod 600` it, and write {file_key} = \"{path}\"",
                 quote(key)
             );
+            return (message, Some(file_key));
         }
-        let unknown = format!("unknown key `{}` in {title}", quote(key));
-        if let Some(near) = nearest(key, &self.names()) {
-            return format!("{unknown}: did you mean `{near}`?");
-        }
-        if let Some(other) = SCHEMAS.iter().find(|other| other.has(key)) {
-            return format!("{unknown}: it belongs in {}", other.title);
-        }
-        if let Some((_, meant)) = SYNONYMS
+        let synonym = SYNONYMS
             .iter()
-            .find(|(word, meant)| *word == folded.to_ascii_lowercase() && self.has(meant))
-        {
-            return format!("{unknown}: did you mean `{meant}`?");
-        }
-        format!("{unknown}: valid keys are {}", self.names().join(", "))
+            .find(|(word, meant)| *word == letters && self.has(meant))
+            .map(|(_, meant)| *meant);
+        let meant = nearest(key, &self.names()).or(synonym);
+        let home = SCHEMAS.iter().find(|other| other.has(key));
+        let fix = match (meant, home) {
+            (Some(meant), _) => format!("did you mean `{meant}`?"),
+            (None, Some(home)) => format!("it belongs in {}", home.title),
+            (None, None) => format!("valid keys are {}", self.names().join(", ")),
+        };
+        let message = format!("unknown key `{}` in {title}: {fix}", quote(key));
+        (message, meant)
     }
 }
 
@@ -317,17 +319,20 @@ impl<'r> Reader<'r> {
         line: Line,
         table: DeTable<'i>,
     ) -> Section<'s, 'r, 'i> {
+        let mut broken = Vec::new();
         for key in table.keys() {
             if !schema.has(key.get_ref()) {
                 let line = self.lines.line(key.span().start);
-                self.report.at(line, schema.refuse(key.get_ref()));
+                let (message, meant) = schema.refuse(key.get_ref());
+                self.report.at(line, message);
+                broken.extend(meant);
             }
         }
         Section {
             schema,
             line,
             table,
-            broken: Vec::new(),
+            broken,
             reader: self,
         }
     }

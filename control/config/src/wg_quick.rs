@@ -175,7 +175,8 @@ fn avoid_loops(
     if defaults.is_empty() {
         notes.push(
             "routes = false: a peer's endpoint lies inside its own allowed IPs, so that their routes \
-             would lead the tunnel's own packets into the tunnel; add the routes yourself, past the endpoint"
+             would lead the tunnel's own packets into the tunnel; add the \
+             routes yourself, past the endpoint"
                 .to_owned(),
         );
         return;

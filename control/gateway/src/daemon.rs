@@ -4,6 +4,7 @@
 //! requests and signals one after the other, and publishes a new snapshot after each change. Workers forward
 //! whether it lives or not.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use crossbeam::channel::{Receiver, Sender};
-use patronus_config::{Config, Keepalive, Peer, PeerEndpoint};
+use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller};
 use patronus_packet::Prefix;
@@ -290,7 +291,7 @@ impl Daemon {
     }
 
     async fn update_routes(&mut self) -> anyhow::Result<()> {
-        let routes: Vec<_> = wanted_routes(&self.config, self.registry.peers()).collect();
+        let routes = wanted_routes(&self.config, self.registry.peers());
         Ok(self.link.set_routes(routes).await?)
     }
 
@@ -514,14 +515,32 @@ fn engines(
     engines
 }
 
-/// One route per allowed IP, where the site wants them.
-fn wanted_routes(config: &Config, peers: &[Peer]) -> impl Iterator<Item = (u32, Prefix)> {
-    let table = config.site.routes.map(|table| table.number());
-    let prefixes = peers.iter().flat_map(|peer| &peer.allowed_ips);
-    let routes = prefixes.filter_map(move |prefix| Some((table?, *prefix)));
-    // A default route into the tunnel would swallow the tunnel's own datagrams; the configuration refuses it,
-    // and `wg set` gets what `wg set` gives: the owner, not the route.
-    routes.filter(|(_, prefix)| !prefix.is_default())
+/// One route per allowed IP, where the site wants them. The configuration file refuses a route that would
+/// swallow the tunnel's own datagrams; `wg set` may ask for one, and gets the owner without the route.
+fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
+    let Some(table) = config.site.routes.map(|table| table.number()) else {
+        return Vec::new();
+    };
+    let carries_uplinks = RESERVED_TABLES.contains(&table);
+    let endpoints: Vec<IpAddr> = peers
+        .iter()
+        .filter_map(|peer| match &peer.endpoint {
+            Some(PeerEndpoint::Addr(addr)) => Some(addr.ip()),
+            Some(PeerEndpoint::Name { .. }) | None => None,
+        })
+        .collect();
+    let loops = |prefix: &Prefix| {
+        carries_uplinks && (prefix.is_default() || endpoints.iter().any(|addr| prefix.contains(*addr)))
+    };
+    let mut routes = Vec::new();
+    for prefix in peers.iter().flat_map(|peer| &peer.allowed_ips) {
+        if loops(prefix) {
+            tracing::warn!(%prefix, table, "no route: the tunnel's own datagrams would go into the tunnel");
+        } else {
+            routes.push((table, *prefix));
+        }
+    }
+    routes
 }
 
 fn emptied(mut peer: Peer) -> Peer {
@@ -541,14 +560,14 @@ async fn resolve(registry: &mut Registry, names: Vec<NamedEndpoint>) {
     }
 }
 
-async fn resolve_later(name: NamedEndpoint, resolved: mpsc::Sender<(NamedEndpoint, std::net::SocketAddr)>) {
+async fn resolve_later(name: NamedEndpoint, resolved: mpsc::Sender<(NamedEndpoint, SocketAddr)>) {
     if let Some(addr) = lookup(&name.0, name.1).await {
         // Control has ended when nobody listens.
         let _ = resolved.send((name, addr)).await;
     }
 }
 
-async fn lookup(host: &patronus_config::HostName, port: u16) -> Option<std::net::SocketAddr> {
+async fn lookup(host: &patronus_config::HostName, port: u16) -> Option<SocketAddr> {
     let asked = tokio::net::lookup_host((host.as_str(), port));
     let answer = tokio::time::timeout(LOOKUP_PATIENCE, asked).await.ok()?;
     answer.ok()?.next()

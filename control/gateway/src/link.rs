@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use patronus_packet::Prefix;
+use rtnetlink::packet_route::link::{AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
 use rtnetlink::{Handle, LinkUnspec, RouteMessageBuilder};
 
@@ -67,6 +68,7 @@ impl Link {
     /// # Errors
     /// The kernel's refusal.
     pub async fn bring_up(&mut self, mtu: u32) -> Result<(), LinkError> {
+        self.forgo_link_local().await;
         let message = LinkUnspec::new_with_index(self.index)
             .mtu(mtu)
             .txqueuelen(TX_QUEUE_LEN)
@@ -74,6 +76,19 @@ impl Link {
             .build();
         let done = self.handle.link().set(message).execute().await;
         done.map_err(|why| self.refused(format!("set MTU {mtu} and bring the link up"), &why, None))
+    }
+
+    /// Keeps the kernel from giving the interface a link-local address of its own making and from asking for
+    /// routers through it, as WireGuard's own interfaces do: nobody in the tunnel would answer.
+    async fn forgo_link_local(&self) {
+        let mode = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)]);
+        let message = LinkUnspec::new_with_index(self.index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![mode]))
+            .build();
+        if let Err(why) = self.handle.link().set(message).execute().await {
+            // No IPv6 in this kernel: then there is nothing to forgo.
+            tracing::debug!(interface = self.name, %why, "link-local addresses stay on");
+        }
     }
 
     /// Makes `wanted` the addresses that we put on the interface.

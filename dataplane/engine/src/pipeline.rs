@@ -467,7 +467,8 @@ fn deliver(engine: &mut Engine, id: PeerId, len: usize, now: Instant) {
         engine.counters.drop(DropReason::InnerSource, 1);
         return;
     }
-    engine.tun_out.commit(len, &info);
+    // boringtun cut the padding off; a length that the two disagree on is the parser's to decide.
+    engine.tun_out.commit(usize::from(info.total_len), &info);
 }
 
 /// Whether the inner source belongs to the peer that sent the packet: the most specific owner counts.

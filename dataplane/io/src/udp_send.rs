@@ -558,3 +558,75 @@ const RETRIES_MAX: usize = 32;
 const NARROW_MAX: usize = 16;
 /// Send calls before a narrow path is tried with trains again.
 const NARROW_CALLS: u32 = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn remote(port: u16) -> SocketAddr {
+        SocketAddr::from(([192, 0, 2, 1], port))
+    }
+
+    #[test]
+    fn a_narrow_remote_is_known_for_its_length_and_longer_until_it_expires() {
+        let mut narrow = NarrowRemotes::new();
+        assert!(!narrow.contains(remote(1), 1400));
+        narrow.insert(remote(1), 1400);
+        for _ in 1..NARROW_CALLS {
+            narrow.tick();
+            assert!(narrow.contains(remote(1), 1400));
+        }
+        assert!(narrow.contains(remote(1), 1401));
+        assert!(!narrow.contains(remote(1), 1399));
+        assert!(!narrow.contains(remote(2), 1400));
+        narrow.tick();
+        assert!(!narrow.contains(remote(1), 1400));
+    }
+
+    #[test]
+    fn the_oldest_narrow_remote_gives_way_and_a_known_one_takes_no_second_place() {
+        let mut narrow = NarrowRemotes::new();
+        for port in 0..NARROW_MAX as u16 {
+            narrow.insert(remote(port), 1400);
+        }
+        narrow.insert(remote(3), 1300);
+        assert!(narrow.contains(remote(0), 1400) && narrow.contains(remote(3), 1300));
+        narrow.insert(remote(99), 1400);
+        assert!(!narrow.contains(remote(0), 1400));
+        assert!(narrow.contains(remote(1), 1400) && narrow.contains(remote(99), 1400));
+    }
+
+    #[test]
+    fn a_train_to_a_narrow_remote_becomes_datagrams_of_its_own_lengths() {
+        let limits = TrainLimits {
+            segments: 3,
+            bytes: 65_000,
+        };
+        let mut batch = UdpBatch::new(1 << 14, limits);
+        for len in [1000, 1000, 400] {
+            batch.commit(len, &remote(1).into());
+        }
+        let mut sender = Sender::new(false, true, limits);
+        let pieces = |sender: &Sender| -> Vec<(usize, Option<u16>, u64)> {
+            let pieces = Pieces {
+                shape: &sender.shape,
+                batch: &batch,
+                at: Position::default(),
+            };
+            pieces
+                .map(|piece| {
+                    let outgoing = piece.outgoing;
+                    (outgoing.payload.len(), outgoing.segment_len, piece.packets)
+                })
+                .collect()
+        };
+        assert_eq!(pieces(&sender), [(2400, Some(1000), 3)]);
+        sender.shape.limits.segments = 2;
+        assert_eq!(pieces(&sender), [(2000, Some(1000), 2), (400, None, 1)]);
+        sender.shape.narrow.insert(remote(1), 1000);
+        assert_eq!(
+            pieces(&sender),
+            [(1000, None, 1), (1000, None, 1), (400, None, 1)]
+        );
+    }
+}

@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use common::{in_netns_with_tun as in_netns, ip, recv_datagrams, recv_tun};
+use common::{add_v6, in_netns_with_tun as in_netns, ip, recv_datagrams, recv_tun};
 use patronus_io::tun::{open, open_with};
 use patronus_io::{
     Backend, Poller, Token, TunDevice, TunError, TunFault, TunOffload, TunQueue, UdpOptions,
@@ -42,8 +42,8 @@ fn reopen(queues: usize, want: TunOffload, backend: Backend) -> TunDevice {
 fn up(queues: usize, want: TunOffload, backend: Backend) -> TunDevice {
     let device = reopen(queues, want, backend);
     ip("addr add 10.9.0.1/24 dev tun0");
-    ip("-6 addr add fd09::1/64 dev tun0 nodad");
     ip(&format!("link set tun0 up mtu {MTU}"));
+    add_v6("fd09::1", 64, "tun0");
     device
 }
 

@@ -5,7 +5,7 @@ mod common;
 
 use std::net::{IpAddr, SocketAddr};
 
-use common::{in_netns, ip, is_silent, recv_datagrams};
+use common::{add_v6, in_netns, ip, is_silent, recv_datagrams};
 use patronus_io::{
     SendFailure, SendReport, UdpError, UdpOptions, UdpSocket, pick_port, port_is_free,
 };
@@ -146,7 +146,7 @@ fn a_packet_leaves_from_the_local_address_of_its_endpoint() {
     in_netns(
         "a_packet_leaves_from_the_local_address_of_its_endpoint",
         || {
-            ip("-6 addr add fd00::7/128 dev lo nodad");
+            add_v6("fd00::7", 128, "lo");
             for (any, source, to) in [
                 ("0.0.0.0:0", "127.0.0.7", "127.0.0.1:0"),
                 ("[::]:0", "fd00::7", "[::1]:0"),

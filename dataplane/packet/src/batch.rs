@@ -471,6 +471,29 @@ mod tests {
     }
 
     #[test]
+    fn a_message_of_our_own_is_a_train_by_itself_on_both_sides() {
+        let mut batch = UdpBatch::new(4096, LIMITS);
+        commit(&mut batch, 0, 100, 1);
+        batch.commit_own(100, &endpoint(1));
+        commit(&mut batch, 0, 100, 1);
+        assert_eq!(shape(&batch), [(1, 1, 100), (1, 1, 100), (1, 1, 100)]);
+        let own: Vec<bool> = batch.trains().iter().map(|train| train.own).collect();
+        assert_eq!(own, [false, true, false]);
+    }
+
+    #[test]
+    fn room_that_was_promised_is_there() {
+        let mut batch = UdpBatch::new(8 * BYTES_PER_ENTRY, TrainLimits::SINGLE);
+        assert!(batch.has_room(7, 8 * BYTES_PER_ENTRY));
+        assert!(!batch.has_room(7, 8 * BYTES_PER_ENTRY + 1));
+        assert!(!batch.has_room(9, 9));
+        for left in (0..7).rev() {
+            commit(&mut batch, 0, 10, 1);
+            assert!(batch.has_room(left, 10 * left));
+        }
+    }
+
+    #[test]
     fn an_empty_datagram_is_no_datagram() {
         let mut batch = UdpBatch::new(4096, LIMITS);
         batch.commit(0, &endpoint(1));

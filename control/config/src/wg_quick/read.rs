@@ -138,7 +138,11 @@ pub(super) fn read(
         report.push(tunnel.line, message.to_owned());
     }
     let mut keys: HashMap<PublicKey, Line> = HashMap::new();
-    for peer in &peers {
+    let mut seen = HashSet::new();
+    tunnel.addresses.retain(|prefix| seen.insert(prefix.addr()));
+    for peer in &mut peers {
+        peer.allowed_ips.sort_unstable();
+        peer.allowed_ips.dedup();
         let Some(line) = peer.public_key_line else {
             let message = "[Peer] PublicKey is missing: add the other side's public key";
             report.at(peer.line, message);
@@ -214,15 +218,7 @@ impl Entry<'_> {
             "mtu" => tunnel.mtu = self.checked(decimal),
             "table" => tunnel.table = self.checked(table).unwrap_or_default(),
             "address" => {
-                for prefix in self.list::<Prefix>() {
-                    if !tunnel
-                        .addresses
-                        .iter()
-                        .any(|other| other.addr() == prefix.addr())
-                    {
-                        tunnel.addresses.push(prefix);
-                    }
-                }
+                tunnel.addresses.extend(self.list::<Prefix>());
                 return Known::Adds;
             }
             "dns" => {
@@ -260,8 +256,6 @@ impl Entry<'_> {
                 let prefixes = self.list::<Prefix>();
                 peer.allowed_ips
                     .extend(prefixes.iter().map(Prefix::network));
-                peer.allowed_ips.sort_unstable();
-                peer.allowed_ips.dedup();
                 return Known::Adds;
             }
             _ => return self.unknown("[Peer]", PEER_KEYS),
@@ -336,7 +330,7 @@ enum ValueError {
     Mark(String),
     #[error(
         "`{0}` is not a table: write auto, off, main or a number (/etc/iproute2/rt_tables lists \
-        names)"
+            names)"
     )]
     Table(String),
 }

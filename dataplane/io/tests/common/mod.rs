@@ -84,6 +84,26 @@ pub fn ip(args: &str) {
     assert!(status.success(), "ip {args}");
 }
 
+/// Adds an IPv6 address to an interface that is up, and waits until the kernel takes packets for it: it makes
+/// the local route in a work queue.
+pub fn add_v6(address: &str, prefix_len: u8, device: &str) {
+    ip(&format!(
+        "-6 addr add {address}/{prefix_len} dev {device} nodad"
+    ));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let routes = Command::new("ip")
+            .args(["-6", "route", "show", "table", "local"])
+            .output();
+        let routes = routes.expect("these tests need iproute2").stdout;
+        if String::from_utf8_lossy(&routes).contains(&format!("local {address} dev {device}")) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{address} never came up");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Reads until a frame is there that `wanted` accepts; passes over the kernel's own chatter.
 pub fn recv_tun(queue: &mut dyn TunQueue, wanted: impl Fn(&TunFrame) -> bool) -> TunFrame {
     let mut poller = Poller::new().expect("a poller");
