@@ -19,7 +19,9 @@ pub fn genpsk() -> anyhow::Result<()> {
 /// Reads a private key and prints its public key.
 pub fn pubkey() -> anyhow::Result<()> {
     let mut text = Zeroizing::new(String::new());
-    let read = std::io::stdin().take(KEY_TEXT_MAX).read_to_string(&mut text);
+    let read = std::io::stdin()
+        .take(KEY_TEXT_MAX)
+        .read_to_string(&mut text);
     read.context("cannot read a private key from standard input")?;
     println!("{}", patronus_config::keys::pubkey(&text)?);
     Ok(())
@@ -36,10 +38,15 @@ fn warn_if_readable_by_all(stdout: &std::io::Stdout) {
     if stdout.is_terminal() {
         return;
     }
-    let Ok(stat) = nix::sys::stat::fstat(stdout.as_fd()) else { return };
-    let kind = nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode) & nix::sys::stat::SFlag::S_IFMT;
+    let Ok(stat) = nix::sys::stat::fstat(stdout.as_fd()) else {
+        return;
+    };
+    let kind =
+        nix::sys::stat::SFlag::from_bits_truncate(stat.st_mode) & nix::sys::stat::SFlag::S_IFMT;
     if kind == nix::sys::stat::SFlag::S_IFREG && stat.st_mode & 0o007 != 0 {
-        eprintln!("warning: writing a secret to a file that everybody may read: use `umask 077` first");
+        eprintln!(
+            "warning: writing a secret to a file that everybody may read: use `umask 077` first"
+        );
     }
 }
 

@@ -42,7 +42,11 @@ enum Verb {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// The configuration file
-    #[arg(long, value_name = "FILE", default_value = "/etc/patronus/patronus.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/patronus/patronus.toml"
+    )]
     config: PathBuf,
     /// Where the WireGuard control socket goes; `wg` looks in the default only
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
@@ -101,7 +105,7 @@ enum BenchVerb {
 #[derive(Debug, Args)]
 struct CompareArgs {
     /// Programs to compare with
-    #[arg(long, value_delimiter = ',', default_value = "boringtun-cli,wireguard-go")]
+    #[arg(long, value_delimiter = ',', default_value = "boringtun,wireguard-go")]
     peers: Vec<String>,
     /// Where a program is, if not on PATH
     #[arg(long, value_name = "NAME=PATH")]

@@ -2,6 +2,7 @@
 //!
 //! 0 done, 1 failed, 2 the command line or this machine cannot do it.
 
+use std::collections::BTreeMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -10,9 +11,10 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use patronus_gateway::RunOptions;
+use patronus_lab::{CompareOptions, DemoOptions};
 use tracing_subscriber::EnvFilter;
 
-use crate::{BenchVerb, ConfigVerb, ImportVerb, RunArgs, Verb, keys};
+use crate::{BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, keys};
 
 /// Runs a verb.
 pub fn dispatch(verb: Verb) -> ExitCode {
@@ -23,7 +25,8 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Genkey => keys::genkey(),
         Verb::Pubkey => keys::pubkey(),
         Verb::Genpsk => keys::genpsk(),
-        Verb::Demo(_) | Verb::Bench(BenchVerb::Compare(_)) => Err(anyhow::anyhow!("later")),
+        Verb::Demo(args) => demo(&args),
+        Verb::Bench(BenchVerb::Compare(args)) => compare(args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -36,7 +39,8 @@ pub fn dispatch(verb: Verb) -> ExitCode {
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
     // boringtun calls it an error when an idle tunnel expires, which is its normal life.
-    let filter = EnvFilter::try_from_env("PATRONUS_LOG").unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
+    let filter = EnvFilter::try_from_env("PATRONUS_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -51,6 +55,56 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     })
 }
 
+fn demo(args: &DemoArgs) -> anyhow::Result<()> {
+    let options = DemoOptions {
+        sites: usize::from(args.sites),
+        seconds: args.seconds as f64,
+        json: args.json,
+        keep: args.keep,
+        binary: this_binary()?,
+    };
+    patronus_lab::demo(&options).map(drop)
+}
+
+fn compare(args: CompareArgs) -> anyhow::Result<()> {
+    let mut paths = BTreeMap::new();
+    for entry in &args.peer_path {
+        let Some((name, path)) = entry.split_once('=') else {
+            anyhow::bail!(
+                "--peer-path {entry}: write NAME=PATH, such as wireguard-go=/opt/wireguard-go"
+            );
+        };
+        paths.insert(name, PathBuf::from(path));
+    }
+    if let Some(unknown) = paths
+        .keys()
+        .find(|name| !args.peers.iter().any(|peer| peer == *name))
+    {
+        anyhow::bail!(
+            "--peer-path {unknown}=…: `{unknown}` is not among --peers {}",
+            args.peers.join(",")
+        );
+    }
+    let peers = args
+        .peers
+        .iter()
+        .map(|name| (name.clone(), paths.remove(name.as_str())));
+    let options = CompareOptions {
+        peers: peers.collect(),
+        rounds: args.rounds as usize,
+        seconds: args.seconds as f64,
+        json: args.json,
+        quick: args.quick,
+        binary: this_binary()?,
+    };
+    patronus_lab::compare(&options).map(drop)
+}
+
+/// The program that the lab starts as a gateway: this one.
+fn this_binary() -> anyhow::Result<PathBuf> {
+    std::env::current_exe().context("cannot find the running program's file")
+}
+
 fn check(file: &Path) -> anyhow::Result<()> {
     println!("{}", patronus_config::check(file)?);
     Ok(())
@@ -58,16 +112,24 @@ fn check(file: &Path) -> anyhow::Result<()> {
 
 fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {
     let origin = file.display().to_string();
-    let name = file.file_stem().and_then(|stem| stem.to_str()).unwrap_or("site");
+    let name = file
+        .file_stem()
+        .and_then(|stem| stem.to_str())
+        .unwrap_or("site");
     let text = patronus_config::load::read_text(file, &origin)?;
     let imported = patronus_config::wg_quick::import(&text, &origin, name)?;
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
-    builder.create(out).with_context(|| format!("cannot make {}", out.display()))?;
+    builder
+        .create(out)
+        .with_context(|| format!("cannot make {}", out.display()))?;
     let config = out.join(format!("{name}.toml"));
     let mut written: Vec<PathBuf> = Vec::new();
     for secret in &imported.secrets {
-        written.push(write_new(&out.join(&secret.file), secret.contents.as_bytes())?);
+        written.push(write_new(
+            &out.join(&secret.file),
+            secret.contents.as_bytes(),
+        )?);
     }
     written.push(write_new(&config, imported.toml.as_bytes())?);
     for note in &imported.notes {
@@ -82,8 +144,14 @@ fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {
 
 /// Writes a file that did not exist, readable by its owner only.
 fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<PathBuf> {
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    let mut file = opened.with_context(|| format!("cannot make {}: it must not exist yet", path.display()))?;
-    file.write_all(contents).with_context(|| format!("cannot write {}", path.display()))?;
+    let opened = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let mut file =
+        opened.with_context(|| format!("cannot make {}: it must not exist yet", path.display()))?;
+    file.write_all(contents)
+        .with_context(|| format!("cannot write {}", path.display()))?;
     Ok(path.to_owned())
 }

@@ -15,24 +15,56 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-config", &["patronus-packet", "patronus-tunnel"]),
     (
         "patronus-gateway",
-        &["patronus-config", "patronus-engine", "patronus-io", "patronus-packet", "patronus-tunnel"],
+        &[
+            "patronus-config",
+            "patronus-engine",
+            "patronus-io",
+            "patronus-packet",
+            "patronus-tunnel",
+        ],
     ),
-    ("patronus-lab", &["patronus-config", "patronus-io", "patronus-packet", "patronus-tunnel"]),
-    ("patronus-cli", &["patronus-config", "patronus-gateway", "patronus-lab"]),
+    (
+        "patronus-lab",
+        &[
+            "patronus-config",
+            "patronus-io",
+            "patronus-packet",
+            "patronus-tunnel",
+        ],
+    ),
+    (
+        "patronus-cli",
+        &["patronus-config", "patronus-gateway", "patronus-lab"],
+    ),
 ];
 
 /// Crates that belong to control and never to a worker.
 const CONTROL_ONLY: &[&str] = &["tokio", "rtnetlink", "clap", "serde_json"];
-const DATAPLANE: &[&str] = &["patronus-packet", "patronus-tunnel", "patronus-engine", "patronus-io"];
+const DATAPLANE: &[&str] = &[
+    "patronus-packet",
+    "patronus-tunnel",
+    "patronus-engine",
+    "patronus-io",
+];
 
 /// Normal dependencies of every crate of the workspace.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .output()
         .expect("cargo runs");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).expect("cargo prints JSON");
     let packages = metadata["packages"].as_array().expect("there are packages");
     let name = |value: &Value| value["name"].as_str().expect("a name").to_owned();
@@ -51,10 +83,17 @@ fn every_edge_between_our_crates_is_drawn() {
     let allowed: BTreeMap<&str, &[&str]> = ARROWS.iter().copied().collect();
     let actual = dependencies();
     let ours: BTreeSet<&str> = actual.keys().map(String::as_str).collect();
-    assert_eq!(ours, allowed.keys().copied().collect(), "the list of crates and the workspace differ");
+    assert_eq!(
+        ours,
+        allowed.keys().copied().collect(),
+        "the list of crates and the workspace differ"
+    );
     for (from, to) in &actual {
         for edge in to.iter().filter(|to| ours.contains(to.as_str())) {
-            assert!(allowed[from.as_str()].contains(&edge.as_str()), "{from} -> {edge} is not an arrow of ours");
+            assert!(
+                allowed[from.as_str()].contains(&edge.as_str()),
+                "{from} -> {edge} is not an arrow of ours"
+            );
         }
     }
 }
@@ -64,7 +103,10 @@ fn the_dataplane_knows_nothing_of_control() {
     let actual = dependencies();
     for room in DATAPLANE {
         for banned in CONTROL_ONLY {
-            assert!(!actual[*room].contains(*banned), "{room} depends on {banned}");
+            assert!(
+                !actual[*room].contains(*banned),
+                "{room} depends on {banned}"
+            );
         }
     }
 }

@@ -107,9 +107,14 @@ impl Daemon {
         resolve(&mut registry, names).await;
         let snapshot = registry.compile();
 
-        let pollers = (0..workers).map(|_| Poller::new()).collect::<Result<Vec<_>, _>>();
+        let pollers = (0..workers)
+            .map(|_| Poller::new())
+            .collect::<Result<Vec<_>, _>>();
         let pollers = pollers.context("cannot make an epoll instance: raise `ulimit -n`")?;
-        let mailboxes = pollers.iter().map(|poller| Mailbox::new(poller.waker())).collect();
+        let mailboxes = pollers
+            .iter()
+            .map(|poller| Mailbox::new(poller.waker()))
+            .collect();
         let exchange = Arc::new(Exchange::new(snapshot.clone(), mailboxes));
         let trains = worker::trains_of(uplinks.sockets.iter().flat_map(|sockets| sockets.iter()));
         let engines = engines(&config, workers, &snapshot, |worker| EngineConfig {
@@ -120,17 +125,26 @@ impl Daemon {
             joining: worker::joining_of(tun.offload),
             trains,
         });
-        let published = engines.iter().map(|engine| engine.published().clone()).collect();
+        let published = engines
+            .iter()
+            .map(|engine| engine.published().clone())
+            .collect();
 
         let mut link = Link::new(&tun.name, tun.ifindex)?;
         link.bring_up(u32::from(config.site.mtu.bytes())).await?;
-        link.set_addresses(config.site.addresses.iter().copied()).await?;
-        link.set_routes(wanted_routes(&config, registry.peers())).await?;
+        link.set_addresses(config.site.addresses.iter().copied())
+            .await?;
+        link.set_routes(wanted_routes(&config, registry.peers()))
+            .await?;
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
 
         let (events_in, events) = crossbeam::channel::bounded(EVENTS_MAX);
-        let seeds = engines.into_iter().zip(tun.queues.drain(..)).zip(uplinks.sockets).zip(pollers);
+        let seeds = engines
+            .into_iter()
+            .zip(tun.queues.drain(..))
+            .zip(uplinks.sockets)
+            .zip(pollers);
         let cores = startup::cores(&config.dataplane.pinning, workers);
         let mut threads = Vec::with_capacity(workers);
         for ((((engine, tun), sockets), poller), core) in seeds.zip(cores) {
@@ -184,7 +198,10 @@ impl Daemon {
         for why in &self.offload.why {
             tracing::info!("offload: {why}");
         }
-        for (path, family) in [("/proc/sys/net/ipv4/ip_forward", "ipv4.ip_forward"), (V6_FORWARDING, "ipv6.conf.all.forwarding")] {
+        for (path, family) in [
+            ("/proc/sys/net/ipv4/ip_forward", "ipv4.ip_forward"),
+            (V6_FORWARDING, "ipv6.conf.all.forwarding"),
+        ] {
             if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
                 tracing::warn!(
                     "net.{family} is 0: this machine forwards nothing between its LAN and the tunnel; \
@@ -200,7 +217,10 @@ impl Daemon {
         let mut terminate = listen(SignalKind::terminate())?;
         let mut interrupt = listen(SignalKind::interrupt())?;
         let mut hangup = listen(SignalKind::hangup())?;
-        let mut status = tokio::time::interval_at(tokio::time::Instant::now() + STATUS_INTERVAL, STATUS_INTERVAL);
+        let mut status = tokio::time::interval_at(
+            tokio::time::Instant::now() + STATUS_INTERVAL,
+            STATUS_INTERVAL,
+        );
         let mut housekeeping = tokio::time::interval(HOUSEKEEPING_INTERVAL);
         housekeeping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let (resolved_in, mut resolved) = mpsc::channel(1);
@@ -257,7 +277,9 @@ impl Daemon {
 
     /// Changes what differs between the running configuration and `new`, and nothing else.
     async fn apply(&mut self, new: Config) -> anyhow::Result<()> {
-        if new.site.interface != self.config.site.interface || new.dataplane != self.config.dataplane {
+        if new.site.interface != self.config.site.interface
+            || new.dataplane != self.config.dataplane
+        {
             tracing::warn!("[site] interface and [dataplane] take effect at the next start");
         }
         let mark = startup::configured_mark(&new.uplink);
@@ -283,8 +305,13 @@ impl Daemon {
         if new.site.mtu != self.config.site.mtu {
             self.link.bring_up(u32::from(new.site.mtu.bytes())).await?;
         }
-        self.link.set_addresses(new.site.addresses.iter().copied()).await?;
-        let old_start = (self.config.site.interface.clone(), self.config.dataplane.clone());
+        self.link
+            .set_addresses(new.site.addresses.iter().copied())
+            .await?;
+        let old_start = (
+            self.config.site.interface.clone(),
+            self.config.dataplane.clone(),
+        );
         self.config = new;
         (self.config.site.interface, self.config.dataplane) = old_start;
         self.update_routes().await
@@ -296,14 +323,20 @@ impl Daemon {
     }
 
     /// New sockets, while the old ones still receive.
-    fn bind(&self, config: &Config, port: u16, mark: Option<u32>) -> Result<startup::Uplinks, StartError> {
+    fn bind(
+        &self,
+        config: &Config,
+        port: u16,
+        mark: Option<u32>,
+    ) -> Result<startup::Uplinks, StartError> {
         startup::bind_uplinks(config, port, mark, self.workers.len())
     }
 
     fn move_sockets(&mut self, uplinks: startup::Uplinks) {
         self.port = uplinks.port;
         for (at, sockets) in uplinks.sockets.into_iter().enumerate() {
-            self.exchange.order(WorkerId(at as u8), Order::Sockets(sockets));
+            self.exchange
+                .order(WorkerId(at as u8), Order::Sockets(sockets));
         }
         tracing::info!(port = self.port, "listening");
     }
@@ -326,7 +359,11 @@ impl Daemon {
                         error.downcast_ref::<StartError>(),
                         Some(StartError::Udp(patronus_io::UdpError::InUse { .. }))
                     );
-                    errno_text(if in_use { errno::ADDRESS_IN_USE } else { errno::IO })
+                    errno_text(if in_use {
+                        errno::ADDRESS_IN_USE
+                    } else {
+                        errno::IO
+                    })
                 }
             },
         }
@@ -334,7 +371,9 @@ impl Daemon {
 
     /// What `wg set` wants.
     async fn set(&mut self, set: SetRequest) -> anyhow::Result<()> {
-        let mark = set.fwmark.map_or(self.mark, |mark| (mark != 0).then_some(mark));
+        let mark = set
+            .fwmark
+            .map_or(self.mark, |mark| (mark != 0).then_some(mark));
         match set.listen_port.filter(|port| *port != self.port) {
             Some(port) => {
                 let uplinks = self.bind(&self.config, port, mark)?;
@@ -349,9 +388,21 @@ impl Daemon {
         }
         if set.replace_peers {
             // Peers that are named again right here are unchanged to the workers.
-            let named = |peer: &&Peer| set.peers.iter().any(|change| change.public_key == peer.public_key);
-            let kept: Vec<Peer> = self.registry.peers().iter().filter(named).cloned().map(emptied).collect();
-            self.registry.set_peers(patronus_config::PeerSet::from_peers(kept));
+            let named = |peer: &&Peer| {
+                set.peers
+                    .iter()
+                    .any(|change| change.public_key == peer.public_key)
+            };
+            let kept: Vec<Peer> = self
+                .registry
+                .peers()
+                .iter()
+                .filter(named)
+                .cloned()
+                .map(emptied)
+                .collect();
+            self.registry
+                .set_peers(patronus_config::PeerSet::from_peers(kept));
         }
         for change in set.peers {
             self.change_peer(change);
@@ -395,8 +446,12 @@ impl Daemon {
             PeerState {
                 public_key: peer.public_key,
                 preshared_key: peer.preshared_key.as_ref(),
-                endpoint: stats.and_then(|stats| stats.endpoint()).map(|endpoint| endpoint.remote),
-                last_handshake: stats.and_then(|stats| stats.last_handshake()).map(|at| unix_epoch_offset + at),
+                endpoint: stats
+                    .and_then(|stats| stats.endpoint())
+                    .map(|endpoint| endpoint.remote),
+                last_handshake: stats
+                    .and_then(|stats| stats.last_handshake())
+                    .map(|at| unix_epoch_offset + at),
                 tx_bytes: stats.map_or(0, |stats| stats.tx_bytes()),
                 rx_bytes: stats.map_or(0, |stats| stats.rx_bytes()),
                 keepalive: peer.keepalive,
@@ -414,7 +469,9 @@ impl Daemon {
 
     /// The gateway's epoch as time since 1970, by today's clock.
     fn unix_time_of_epoch(&self) -> Duration {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         now.saturating_sub(self.registry.epoch().elapsed())
     }
 
@@ -425,11 +482,20 @@ impl Daemon {
         }
         let now = Instant::now();
         let since_epoch = now.saturating_duration_since(self.registry.epoch());
-        let specs = self.registry.peers().iter().filter_map(|peer| self.registry.spec(&peer.public_key));
-        let line = self.status.next(sum, specs.map(AsRef::as_ref), since_epoch, now);
+        let specs = self
+            .registry
+            .peers()
+            .iter()
+            .filter_map(|peer| self.registry.spec(&peer.public_key));
+        let line = self
+            .status
+            .next(sum, specs.map(AsRef::as_ref), since_epoch, now);
         tracing::info!("status: {line}");
         if let Some(dead) = self.workers.iter().position(JoinHandle::is_finished) {
-            tracing::error!(worker = dead, "a worker has stopped: its peers are cut off; restart the gateway");
+            tracing::error!(
+                worker = dead,
+                "a worker has stopped: its peers are cut off; restart the gateway"
+            );
         }
     }
 
@@ -437,13 +503,18 @@ impl Daemon {
         for event in self.events.try_iter() {
             let name = |id| self.name_of(id);
             match event {
-                Event::HandshakeCompleted(id) => tracing::debug!(peer = name(id), "handshake completed"),
+                Event::HandshakeCompleted(id) => {
+                    tracing::debug!(peer = name(id), "handshake completed")
+                }
                 Event::EndpointChanged(id, endpoint) => {
                     tracing::info!(peer = name(id), "peer has a new address");
                     tracing::debug!(peer = name(id), addr = %endpoint.remote, "the new address");
                 }
                 Event::HandshakeTimeout(id) => {
-                    tracing::warn!(peer = name(id), "no answer to handshakes for 90 s: waiting packets dropped");
+                    tracing::warn!(
+                        peer = name(id),
+                        "no answer to handshakes for 90 s: waiting packets dropped"
+                    );
                 }
             }
         }
@@ -451,9 +522,15 @@ impl Daemon {
 
     /// The name that the configuration gives a peer, or the start of its key.
     fn name_of(&self, id: patronus_engine::PeerId) -> String {
-        let is_it = |peer: &&Peer| self.registry.spec(&peer.public_key).is_some_and(|spec| spec.id == id);
+        let is_it = |peer: &&Peer| {
+            self.registry
+                .spec(&peer.public_key)
+                .is_some_and(|spec| spec.id == id)
+        };
         match self.registry.peers().iter().find(is_it) {
-            Some(Peer { name: Some(name), .. }) => name.as_str().to_owned(),
+            Some(Peer {
+                name: Some(name), ..
+            }) => name.as_str().to_owned(),
             Some(peer) => format!("{:?}", peer.public_key),
             None => "removed peer".to_owned(),
         }
@@ -479,7 +556,12 @@ impl Daemon {
                 counters.drop(DropReason::Shutdown, handoff.packets());
             }
         }
-        let panics = self.exchange.mailboxes().iter().map(|mailbox| mailbox.panics.load(Ordering::Relaxed)).sum();
+        let panics = self
+            .exchange
+            .mailboxes()
+            .iter()
+            .map(|mailbox| mailbox.panics.load(Ordering::Relaxed))
+            .sum();
         let end = Report::new(&counters, self.offload.to_string(), panics);
         tracing::info!(
             rx = end.packets.rx,
@@ -491,7 +573,8 @@ impl Daemon {
         );
         if let Some(path) = report {
             let json = serde_json::to_vec_pretty(&end).context("cannot write the report")?;
-            std::fs::write(path, json).with_context(|| format!("cannot write {}", path.display()))?;
+            std::fs::write(path, json)
+                .with_context(|| format!("cannot write {}", path.display()))?;
         }
         Ok(())
     }
@@ -506,8 +589,13 @@ fn engines(
     debug_assert!(config.dataplane.flow_slots.count().is_power_of_two());
     let now = Instant::now();
     let ids = (0..workers).map(|worker| WorkerId(worker as u8));
-    let mut engines: Vec<Engine> = ids.map(|id| Engine::new(engine_config(id), snapshot, now)).collect();
-    let tables: Vec<_> = engines.iter().map(|engine| engine.flow_table().clone()).collect();
+    let mut engines: Vec<Engine> = ids
+        .map(|id| Engine::new(engine_config(id), snapshot, now))
+        .collect();
+    let tables: Vec<_> = engines
+        .iter()
+        .map(|engine| engine.flow_table().clone())
+        .collect();
     for (at, engine) in engines.iter_mut().enumerate() {
         let others = tables.iter().enumerate().filter(|(other, _)| *other != at);
         engine.set_siblings(others.map(|(_, table)| table.clone()).collect());
@@ -530,7 +618,8 @@ fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
         })
         .collect();
     let loops = |prefix: &Prefix| {
-        carries_uplinks && (prefix.is_default() || endpoints.iter().any(|addr| prefix.contains(*addr)))
+        carries_uplinks
+            && (prefix.is_default() || endpoints.iter().any(|addr| prefix.contains(*addr)))
     };
     let mut routes = Vec::new();
     for prefix in peers.iter().flat_map(|peer| &peer.allowed_ips) {
@@ -555,7 +644,10 @@ async fn resolve(registry: &mut Registry, names: Vec<NamedEndpoint>) {
             Some(addr) => {
                 registry.set_resolved((host, port), addr);
             }
-            None => tracing::warn!(host = host.as_str(), "cannot resolve the peer's endpoint; will try again"),
+            None => tracing::warn!(
+                host = host.as_str(),
+                "cannot resolve the peer's endpoint; will try again"
+            ),
         }
     }
 }

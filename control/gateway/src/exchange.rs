@@ -196,6 +196,8 @@ impl Exchange {
 
 impl std::fmt::Debug for Exchange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Exchange").field("workers", &self.mailboxes.len()).finish_non_exhaustive()
+        f.debug_struct("Exchange")
+            .field("workers", &self.mailboxes.len())
+            .finish_non_exhaustive()
     }
 }

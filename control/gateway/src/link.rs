@@ -95,7 +95,10 @@ impl Link {
     ///
     /// # Errors
     /// The first refusal; what was changed before stays changed and is remembered.
-    pub async fn set_addresses(&mut self, wanted: impl IntoIterator<Item = Prefix>) -> Result<(), LinkError> {
+    pub async fn set_addresses(
+        &mut self,
+        wanted: impl IntoIterator<Item = Prefix>,
+    ) -> Result<(), LinkError> {
         let wanted: BTreeSet<Prefix> = wanted.into_iter().collect();
         for gone in self.addresses.clone().difference(&wanted) {
             self.delete_address(*gone).await?;
@@ -105,7 +108,10 @@ impl Link {
             if self.addresses.contains(new) {
                 continue;
             }
-            let request = self.handle.address().add(self.index, new.addr(), new.prefix_len());
+            let request = self
+                .handle
+                .address()
+                .add(self.index, new.addr(), new.prefix_len());
             request
                 .execute()
                 .await
@@ -119,7 +125,10 @@ impl Link {
     ///
     /// # Errors
     /// The first refusal; what was changed before stays changed and is remembered.
-    pub async fn set_routes(&mut self, wanted: impl IntoIterator<Item = (u32, Prefix)>) -> Result<(), LinkError> {
+    pub async fn set_routes(
+        &mut self,
+        wanted: impl IntoIterator<Item = (u32, Prefix)>,
+    ) -> Result<(), LinkError> {
         let wanted: BTreeSet<(u32, Prefix)> = wanted.into_iter().collect();
         for gone in self.routes.clone().difference(&wanted) {
             let removed = self.handle.route().del(self.route(*gone)).execute().await;
@@ -154,7 +163,8 @@ impl Link {
             .set_address_filter(gone.addr())
             .set_prefix_length_filter(gone.prefix_len())
             .execute();
-        let refused = |why: &rtnetlink::Error| self.refused(format!("remove address {gone}"), why, None);
+        let refused =
+            |why: &rtnetlink::Error| self.refused(format!("remove address {gone}"), why, None);
         while let Some(message) = present.try_next().await.map_err(|why| refused(&why))? {
             let removed = self.handle.address().del(message).execute().await;
             removed.map_err(|why| refused(&why))?;

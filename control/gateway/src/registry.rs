@@ -37,7 +37,10 @@ pub struct Registry {
 impl Registry {
     /// A gateway without peers.
     pub fn new(private_key: PrivateKey, mtu: usize, workers: usize, epoch: Instant) -> Self {
-        assert!((1..=WorkerId::COUNT_MAX).contains(&workers), "workers: {workers}");
+        assert!(
+            (1..=WorkerId::COUNT_MAX).contains(&workers),
+            "workers: {workers}"
+        );
         Self {
             epoch,
             mtu,
@@ -111,7 +114,10 @@ impl Registry {
     /// Names that have to be asked for: never answered, or of a peer that was not heard of for three minutes.
     pub fn names_to_resolve(&self, now: Instant) -> Vec<NamedEndpoint> {
         let stale = |peer: &Peer| {
-            let last = self.specs.get(&peer.public_key).and_then(|spec| spec.stats.last_handshake());
+            let last = self
+                .specs
+                .get(&peer.public_key)
+                .and_then(|spec| spec.stats.last_handshake());
             last.is_none_or(|at| now.saturating_duration_since(self.epoch + at) > REJECT_AFTER_TIME)
         };
         let names = self.peers.iter().filter_map(|peer| match &peer.endpoint {
@@ -125,7 +131,8 @@ impl Registry {
     pub fn compile(&mut self) -> Arc<Snapshot> {
         self.generation.0 += 1;
         self.specs.retain(|key, _| self.peers.by_key(key).is_some());
-        self.endpoint_serials.retain(|key, _| self.peers.by_key(key).is_some());
+        self.endpoint_serials
+            .retain(|key, _| self.peers.by_key(key).is_some());
         let mut load = vec![0usize; self.workers];
         let mut taken: Vec<bool> = Vec::new();
         for spec in self.specs.values() {
@@ -173,7 +180,9 @@ impl Registry {
     ) -> PeerSpec {
         let endpoint = match &peer.endpoint {
             Some(PeerEndpoint::Addr(addr)) => Some(*addr),
-            Some(PeerEndpoint::Name { host, port }) => self.resolved.get(&(host.clone(), *port)).copied(),
+            Some(PeerEndpoint::Name { host, port }) => {
+                self.resolved.get(&(host.clone(), *port)).copied()
+            }
             None => None,
         };
         PeerSpec {
@@ -181,9 +190,15 @@ impl Registry {
             public_key: peer.public_key,
             preshared_key: peer.preshared_key.clone(),
             endpoint,
-            endpoint_serial: self.endpoint_serials.get(&peer.public_key).copied().unwrap_or_default(),
+            endpoint_serial: self
+                .endpoint_serials
+                .get(&peer.public_key)
+                .copied()
+                .unwrap_or_default(),
             allowed_ips: peer.allowed_ips.clone(),
-            keepalive: peer.keepalive.map(|keepalive| Duration::from_secs(keepalive.seconds().into())),
+            keepalive: peer
+                .keepalive
+                .map(|keepalive| Duration::from_secs(keepalive.seconds().into())),
             worker,
             stats,
         }
@@ -218,7 +233,10 @@ mod tests {
     fn peer(byte: u8) -> Peer {
         let mut peer = Peer::new(PublicKey::from_bytes([byte; 32]));
         peer.allowed_ips = vec![format!("10.{byte}.0.0/16").parse().unwrap()];
-        peer.endpoint = Some(PeerEndpoint::Addr(SocketAddr::from(([192, 0, 2, byte], 51820))));
+        peer.endpoint = Some(PeerEndpoint::Addr(SocketAddr::from((
+            [192, 0, 2, byte],
+            51820,
+        ))));
         peer
     }
 
@@ -240,11 +258,17 @@ mod tests {
         assert!(second.generation() > first.generation());
         for byte in [1, 3] {
             let key = PublicKey::from_bytes([byte; 32]);
-            let (old, new) = (first.peer_by_key(&key).unwrap(), second.peer_by_key(&key).unwrap());
+            let (old, new) = (
+                first.peer_by_key(&key).unwrap(),
+                second.peer_by_key(&key).unwrap(),
+            );
             assert!(Arc::ptr_eq(old, new));
         }
         let key = PublicKey::from_bytes([2; 32]);
-        let (old, new) = (first.peer_by_key(&key).unwrap(), second.peer_by_key(&key).unwrap());
+        let (old, new) = (
+            first.peer_by_key(&key).unwrap(),
+            second.peer_by_key(&key).unwrap(),
+        );
         assert!(!Arc::ptr_eq(old, new));
         assert_eq!((old.id, old.worker), (new.id, new.worker));
         assert!(Arc::ptr_eq(&old.stats, &new.stats));
@@ -253,7 +277,10 @@ mod tests {
     #[test]
     fn peers_are_spread_over_the_workers() {
         let snapshot = registry().compile();
-        let on_first = snapshot.peers().filter(|spec| spec.worker == WorkerId(0)).count();
+        let on_first = snapshot
+            .peers()
+            .filter(|spec| spec.worker == WorkerId(0))
+            .count();
         assert_eq!(on_first, 2);
     }
 
@@ -265,16 +292,28 @@ mod tests {
         registry.set_peer(peer(4));
         let snapshot = registry.compile();
         assert!(snapshot.peers().all(|spec| spec.id.0 < 3));
-        assert!(snapshot.peer_by_key(&PublicKey::from_bytes([2; 32])).is_none());
+        assert!(
+            snapshot
+                .peer_by_key(&PublicKey::from_bytes([2; 32]))
+                .is_none()
+        );
     }
 
     #[test]
     fn setting_an_endpoint_anew_is_a_change_even_to_the_same_address() {
         let mut registry = registry();
         let key = PublicKey::from_bytes([1; 32]);
-        let before = registry.compile().peer_by_key(&key).unwrap().endpoint_serial;
+        let before = registry
+            .compile()
+            .peer_by_key(&key)
+            .unwrap()
+            .endpoint_serial;
         registry.reset_endpoint(&key);
-        let after = registry.compile().peer_by_key(&key).unwrap().endpoint_serial;
+        let after = registry
+            .compile()
+            .peer_by_key(&key)
+            .unwrap()
+            .endpoint_serial;
         assert_ne!(before, after);
     }
 }

@@ -57,7 +57,10 @@ impl Report {
                 staged: sum.staged,
                 own_sent: sum.own_sent,
                 handed: sum.handed_in,
-                drops: sum.drops_by_reason().map(|(reason, packets)| (reason.name(), packets)).collect(),
+                drops: sum
+                    .drops_by_reason()
+                    .map(|(reason, packets)| (reason.name(), packets))
+                    .collect(),
             },
             offloads,
             workers: workers.len(),
@@ -90,7 +93,10 @@ impl StatusLine {
         since_epoch: Duration,
         now: Instant,
     ) -> String {
-        let seconds = now.saturating_duration_since(self.at).as_secs_f64().max(0.001);
+        let seconds = now
+            .saturating_duration_since(self.at)
+            .as_secs_f64()
+            .max(0.001);
         let (mut up, mut all) = (0, 0);
         for spec in peers {
             all += 1;
@@ -100,7 +106,12 @@ impl StatusLine {
         let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
         let drops: Vec<String> = counters
             .drops_by_reason()
-            .map(|(reason, packets)| (reason, packets - self.last.drops[reason as usize].min(packets)))
+            .map(|(reason, packets)| {
+                (
+                    reason,
+                    packets - self.last.drops[reason as usize].min(packets),
+                )
+            })
             .filter(|(_, packets)| *packets > 0)
             .map(|(reason, packets)| format!("{} {packets}", reason.name()))
             .collect();
@@ -110,7 +121,11 @@ impl StatusLine {
             rate(counters.rx_tun, self.last.rx_tun),
             rate(counters.rx_udp_bytes, self.last.rx_udp_bytes) * 8e-6,
             rate(counters.rx_udp, self.last.rx_udp),
-            if drops.is_empty() { "none".to_owned() } else { drops.join(", ") },
+            if drops.is_empty() {
+                "none".to_owned()
+            } else {
+                drops.join(", ")
+            },
         );
         (self.at, self.last) = (now, counters);
         line
@@ -127,8 +142,16 @@ mod tests {
 
     #[test]
     fn a_packet_that_vanished_between_two_workers_shows() {
-        let given = Counters { rx_tun: 1, handed_out: 1, ..Counters::default() };
-        let taken = Counters { handed_in: 1, tx_udp: 1, ..Counters::default() };
+        let given = Counters {
+            rx_tun: 1,
+            handed_out: 1,
+            ..Counters::default()
+        };
+        let taken = Counters {
+            handed_in: 1,
+            tx_udp: 1,
+            ..Counters::default()
+        };
         assert!(Report::new(&[given.clone(), taken], String::new(), 0).balanced);
         assert!(!Report::new(&[given, Counters::default()], String::new(), 0).balanced);
     }
@@ -137,12 +160,27 @@ mod tests {
     fn the_status_line_counts_from_the_last_one() {
         let start = Instant::now();
         let mut line = StatusLine::new(start);
-        let mut counters = Counters { rx_tun: 100, rx_tun_bytes: 1_000_000, ..Counters::default() };
+        let mut counters = Counters {
+            rx_tun: 100,
+            rx_tun_bytes: 1_000_000,
+            ..Counters::default()
+        };
         counters.drop(DropReason::NoRoute, 3);
         let at = start + Duration::from_secs(10);
         let first = line.next(counters.clone(), [].iter(), Duration::ZERO, at);
-        assert_eq!(first, "peers 0/0 up, out 0.8 Mbit/s 10 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops no_route 3");
-        let second = line.next(counters, [].iter(), Duration::ZERO, at + Duration::from_secs(10));
-        assert_eq!(second, "peers 0/0 up, out 0.0 Mbit/s 0 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops none");
+        assert_eq!(
+            first,
+            "peers 0/0 up, out 0.8 Mbit/s 10 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops no_route 3"
+        );
+        let second = line.next(
+            counters,
+            [].iter(),
+            Duration::ZERO,
+            at + Duration::from_secs(10),
+        );
+        assert_eq!(
+            second,
+            "peers 0/0 up, out 0.0 Mbit/s 0 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops none"
+        );
     }
 }

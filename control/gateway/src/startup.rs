@@ -6,8 +6,8 @@ use std::os::fd::AsFd;
 use patronus_config::{Config, OffloadLimit, Pinning, Uplink};
 use patronus_io::tun::open_with;
 use patronus_io::{
-    Backend, Core, OffloadReport, TunDevice, TunError, TunOffload, UdpError, UdpOffload, UdpOptions, UdpSocket,
-    allowed_cores, pick_port, port_is_free, steer,
+    Backend, Core, OffloadReport, TunDevice, TunError, TunOffload, UdpError, UdpOffload,
+    UdpOptions, UdpSocket, allowed_cores, pick_port, port_is_free, steer,
 };
 
 use crate::exchange::Sockets;
@@ -81,7 +81,12 @@ pub struct Uplinks {
 ///
 /// # Errors
 /// When the port is taken, or the kernel refuses.
-pub fn bind_uplinks(config: &Config, port: u16, mark: Option<u32>, workers: usize) -> Result<Uplinks, StartError> {
+pub fn bind_uplinks(
+    config: &Config,
+    port: u16,
+    mark: Option<u32>,
+    workers: usize,
+) -> Result<Uplinks, StartError> {
     let port = match port {
         0 => pick_port()?,
         port => port,
@@ -89,7 +94,10 @@ pub fn bind_uplinks(config: &Config, port: u16, mark: Option<u32>, workers: usiz
     let options = options(config, mark);
     let mut sockets: Vec<Sockets> = (0..workers).map(|_| Sockets::default()).collect();
     let mut families = 0;
-    for ip in [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)] {
+    for ip in [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ] {
         let addr = SocketAddr::new(ip, port);
         // SO_REUSEPORT would let us join a group that another program of ours has on the port.
         match port_is_free(addr) {
@@ -105,7 +113,9 @@ pub fn bind_uplinks(config: &Config, port: u16, mark: Option<u32>, workers: usiz
             }
         }
         if workers > 1
-            && let Some(socket) = sockets[0].iter().find(|socket| socket.local_addr().ip() == ip)
+            && let Some(socket) = sockets[0]
+                .iter()
+                .find(|socket| socket.local_addr().ip() == ip)
         {
             let attached = steer::attach(socket.as_fd(), workers);
             attached.map_err(|source| StartError::Steering { workers, source })?;
@@ -144,7 +154,11 @@ fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
         recv_buffer: buffer,
         send_buffer: buffer,
         mark,
-        device: config.uplink.interface.as_ref().map(|name| name.as_str().to_owned()),
+        device: config
+            .uplink
+            .interface
+            .as_ref()
+            .map(|name| name.as_str().to_owned()),
         want_gso: trains,
         want_gro: !matches!(offload, OffloadLimit::None | OffloadLimit::Portable),
     }

@@ -154,13 +154,21 @@ fn parse_set<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<SetReq
             Some(peer) => peer_key(peer, line, key, value)?,
         };
         if !done {
-            return Err(error(line, &format!("unknown key `{}`", key.escape_debug())));
+            return Err(error(
+                line,
+                &format!("unknown key `{}`", key.escape_debug()),
+            ));
         }
     }
     Ok(set)
 }
 
-fn interface_key(set: &mut SetRequest, line: usize, key: &str, value: &str) -> Result<bool, UapiError> {
+fn interface_key(
+    set: &mut SetRequest,
+    line: usize,
+    key: &str,
+    value: &str,
+) -> Result<bool, UapiError> {
     match key {
         "private_key" => set.private_key = Some(hex(line, value)?),
         "listen_port" => set.listen_port = Some(number(line, value)?),
@@ -193,7 +201,9 @@ fn peer_key(peer: &mut PeerChange, line: usize, key: &str, value: &str) -> Resul
         }
         "replace_allowed_ips" => peer.replace_allowed_ips = flag(line, value)?,
         "allowed_ip" => {
-            let prefix: Prefix = value.parse().map_err(|why| error(line, &format!("{why}")))?;
+            let prefix: Prefix = value
+                .parse()
+                .map_err(|why| error(line, &format!("{why}")))?;
             peer.allowed_ips.push(prefix.network());
         }
         "protocol_version" if value == "1" => {}
@@ -302,8 +312,13 @@ mod tests {
              replace_allowed_ips=true\nallowed_ip=10.0.0.1/8\nallowed_ip=fd00::/8\npublic_key={KEY}\nremove=true\n\n"
         );
         let set = set(&text).unwrap();
-        assert_eq!((set.listen_port, set.fwmark, set.replace_peers), (Some(51820), Some(0), true));
-        let [first, second] = &set.peers[..] else { panic!("{set:?}") };
+        assert_eq!(
+            (set.listen_port, set.fwmark, set.replace_peers),
+            (Some(51820), Some(0), true)
+        );
+        let [first, second] = &set.peers[..] else {
+            panic!("{set:?}")
+        };
         assert_eq!(first.endpoint, Some("[2001:db8::1]:51820".parse().unwrap()));
         assert_eq!(first.allowed_ips[0].to_string(), "10.0.0.0/8");
         assert!(first.replace_allowed_ips && !first.remove && second.remove);
@@ -312,7 +327,10 @@ mod tests {
 
     #[test]
     fn an_all_zero_preshared_key_removes_it() {
-        let text = format!("set=1\npublic_key={KEY}\npreshared_key={}\n", "0".repeat(64));
+        let text = format!(
+            "set=1\npublic_key={KEY}\npreshared_key={}\n",
+            "0".repeat(64)
+        );
         assert_eq!(set(&text).unwrap().peers[0].preshared_key, Some(None));
     }
 
@@ -331,10 +349,22 @@ mod tests {
             ("set=1\nprivate_key=00", 2, "key"),
             ("set=1\nendpoint=1.2.3.4:5", 2, "unknown key"),
             ("set=1\nallowed_ip=10.0.0.0/8", 2, "unknown key"),
-            (&format!("set=1\n{public}\nendpoint=host:1"), 3, "ADDRESS:PORT"),
+            (
+                &format!("set=1\n{public}\nendpoint=host:1"),
+                3,
+                "ADDRESS:PORT",
+            ),
             (&format!("set=1\n{public}\nendpoint=192.0.2.1:0"), 3, "port"),
-            (&format!("set=1\n{public}\nallowed_ip=10.0.0.0/33"), 3, "prefix length"),
-            (&format!("set=1\n{public}\nprotocol_version=2"), 3, "protocol_version=1"),
+            (
+                &format!("set=1\n{public}\nallowed_ip=10.0.0.0/33"),
+                3,
+                "prefix length",
+            ),
+            (
+                &format!("set=1\n{public}\nprotocol_version=2"),
+                3,
+                "protocol_version=1",
+            ),
             (&format!("set=1\n{public}\nlisten_port=1"), 3, "unknown key"),
         ];
         for (text, line, fragment) in cases {
@@ -374,7 +404,11 @@ mod tests {
             "persistent_keepalive_interval=0",
             "allowed_ip=10.2.0.0/16",
         ] {
-            assert!(text.lines().any(|other| other == line), "{line} in {}", *text);
+            assert!(
+                text.lines().any(|other| other == line),
+                "{line} in {}",
+                *text
+            );
         }
         assert!(text.ends_with("\nerrno=0\n\n"));
     }

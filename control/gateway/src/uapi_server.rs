@@ -33,7 +33,9 @@ pub struct UapiSocket {
 #[derive(Debug, thiserror::Error)]
 pub enum UapiSocketError {
     /// The directory cannot be made.
-    #[error("cannot make {path} for the WireGuard control socket: {source}; run as root or choose --uapi-dir")]
+    #[error(
+        "cannot make {path} for the WireGuard control socket: {source}; run as root or choose --uapi-dir"
+    )]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -61,16 +63,26 @@ impl UapiSocket {
     ///
     /// # Errors
     /// See [`UapiSocketError`].
-    pub fn open(dir: &Path, interface: &str, calls: mpsc::Sender<Call>) -> Result<Self, UapiSocketError> {
+    pub fn open(
+        dir: &Path,
+        interface: &str,
+        calls: mpsc::Sender<Call>,
+    ) -> Result<Self, UapiSocketError> {
         let path = dir.join(format!("{interface}.sock"));
         let mut builder = std::fs::DirBuilder::new();
         builder
             .recursive(true)
             .mode(0o755)
             .create(dir)
-            .map_err(|source| UapiSocketError::Directory { path: dir.to_owned(), source })?;
+            .map_err(|source| UapiSocketError::Directory {
+                path: dir.to_owned(),
+                source,
+            })?;
         remove_stale(&path)?;
-        let bind = |source| UapiSocketError::Bind { path: path.clone(), source };
+        let bind = |source| UapiSocketError::Bind {
+            path: path.clone(),
+            source,
+        };
         // The mask covers the moment between making the socket and setting its mode.
         let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
         let listener = UnixListener::bind(&path);
@@ -97,10 +109,15 @@ fn remove_stale(path: &Path) -> Result<(), UapiSocketError> {
         return Ok(());
     }
     match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(UapiSocketError::Taken { path: path.to_owned() }),
+        Ok(_) => Err(UapiSocketError::Taken {
+            path: path.to_owned(),
+        }),
         Err(_) => {
             let removed = std::fs::remove_file(path);
-            removed.map_err(|source| UapiSocketError::Bind { path: path.to_owned(), source })
+            removed.map_err(|source| UapiSocketError::Bind {
+                path: path.to_owned(),
+                source,
+            })
         }
     }
 }
@@ -108,7 +125,9 @@ fn remove_stale(path: &Path) -> Result<(), UapiSocketError> {
 async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, _)) => {
                 let calls = calls.clone();
@@ -159,12 +178,17 @@ async fn converse(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Resu
 async fn read_request(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
     let mut searched = 0;
     loop {
-        if let Some(at) = buffer[searched..].windows(2).position(|pair| pair == b"\n\n") {
+        if let Some(at) = buffer[searched..]
+            .windows(2)
+            .position(|pair| pair == b"\n\n")
+        {
             return Ok(Some(searched + at));
         }
         searched = buffer.len().saturating_sub(1);
         if buffer.len() > REQUEST_MAX {
-            return Err(io::Error::other(format!("a request is longer than {REQUEST_MAX} bytes")));
+            return Err(io::Error::other(format!(
+                "a request is longer than {REQUEST_MAX} bytes"
+            )));
         }
         let read = tokio::time::timeout(CLIENT_PATIENCE, stream.read_buf(buffer)).await??;
         if read == 0 {

@@ -15,8 +15,8 @@ use arc_swap::Cache;
 use crossbeam::channel::Sender;
 use patronus_engine::{Counters, DropReason, Engine, Event, Handoff};
 use patronus_io::{
-    Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue, UdpSocket,
-    pin_current_thread,
+    Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue,
+    UdpSocket, pin_current_thread,
 };
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, TunWrite, UdpBatch};
 use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, parse};
@@ -78,7 +78,9 @@ struct Worker {
 /// When the thread cannot be made.
 pub fn spawn(seed: WorkerSeed) -> io::Result<std::thread::JoinHandle<Counters>> {
     let name = format!("worker-{}", seed.engine.worker().0);
-    std::thread::Builder::new().name(name).spawn(move || run(seed))
+    std::thread::Builder::new()
+        .name(name)
+        .spawn(move || run(seed))
 }
 
 fn run(seed: WorkerSeed) -> Counters {
@@ -95,8 +97,12 @@ fn run(seed: WorkerSeed) -> Counters {
         exchange: seed.exchange,
         events: seed.events,
         idle: SpinThenSleep::new(seed.spin),
-        tun_frames: std::iter::repeat_with(TunFrame::default).take(BATCH_FRAMES).collect(),
-        udp_frames: std::iter::repeat_with(UdpFrame::default).take(BATCH_FRAMES).collect(),
+        tun_frames: std::iter::repeat_with(TunFrame::default)
+            .take(BATCH_FRAMES)
+            .collect(),
+        udp_frames: std::iter::repeat_with(UdpFrame::default)
+            .take(BATCH_FRAMES)
+            .collect(),
         truncated_seen: 0,
         tun_errors_logged: 0,
     };
@@ -105,14 +111,24 @@ fn run(seed: WorkerSeed) -> Counters {
     // A panic costs the batch it happened in; tunnels, flows and counters live on.
     while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
         worker.engine.recover();
-        worker.exchange.mailbox(id).panics.fetch_add(1, Ordering::Relaxed);
-        tracing::error!(worker = id.0, "the worker panicked, dropped its batch and goes on");
+        worker
+            .exchange
+            .mailbox(id)
+            .panics
+            .fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            worker = id.0,
+            "the worker panicked, dropped its batch and goes on"
+        );
         if window.elapsed() > Duration::from_secs(1) {
             (window, panics) = (Instant::now(), 0);
         }
         panics += 1;
         if panics > PANICS_PER_S_MAX {
-            tracing::error!(worker = id.0, "the worker panics without end and stops; restart the gateway");
+            tracing::error!(
+                worker = id.0,
+                "the worker panics without end and stops; restart the gateway"
+            );
             break;
         }
     }
@@ -185,7 +201,10 @@ impl Worker {
     }
 
     fn sleep(&mut self, now: Instant) {
-        let due = self.engine.poll_timeout().map(|at| at.saturating_duration_since(now));
+        let due = self
+            .engine
+            .poll_timeout()
+            .map(|at| at.saturating_duration_since(now));
         let timeout = due.unwrap_or(SLEEP_MAX).min(SLEEP_MAX);
         let exchange = self.exchange.clone();
         let mailbox = exchange.mailbox(self.id());
@@ -241,7 +260,11 @@ impl Worker {
         let mut frames = std::mem::take(&mut self.udp_frames);
         let mut worked = false;
         for v6 in [false, true] {
-            let socket = if v6 { &mut self.sockets.v6 } else { &mut self.sockets.v4 };
+            let socket = if v6 {
+                &mut self.sockets.v6
+            } else {
+                &mut self.sockets.v4
+            };
             let Some(socket) = socket else { continue };
             let filled = match socket.recv(&mut frames) {
                 Ok(filled) => filled,
@@ -265,7 +288,11 @@ impl Worker {
     }
 
     fn count_truncated(&mut self) {
-        let truncated: u64 = self.sockets.iter().map(|socket| socket.recv_counters().truncated).sum();
+        let truncated: u64 = self
+            .sockets
+            .iter()
+            .map(|socket| socket.recv_counters().truncated)
+            .sum();
         if truncated > self.truncated_seen {
             self.engine.count_truncated(truncated - self.truncated_seen);
         }
@@ -277,7 +304,9 @@ impl Worker {
         let mailbox = exchange.mailbox(self.id());
         let mut worked = false;
         for _ in 0..HANDOFFS_PER_TURN {
-            let Some((from, mut handoff)) = mailbox.take() else { break };
+            let Some((from, mut handoff)) = mailbox.take() else {
+                break;
+            };
             worked = true;
             while !self.engine.handle_handoff(&mut handoff, now) {
                 self.drain();
@@ -369,7 +398,10 @@ impl Worker {
         }
         self.engine.tun_sent(sent, refused);
         if demote {
-            tracing::warn!(worker = self.id().0, "superpacket refused: TUN offload none from here on");
+            tracing::warn!(
+                worker = self.id().0,
+                "superpacket refused: TUN offload none from here on"
+            );
             self.engine.set_joining(Joining::NONE);
         }
     }
@@ -416,7 +448,11 @@ impl Worker {
 fn without_socket(batch: &UdpBatch, sockets: &Sockets) -> (u64, u64) {
     let mut count = (0, 0);
     for train in batch.trains() {
-        let socket = if train.endpoint.remote.is_ipv6() { &sockets.v6 } else { &sockets.v4 };
+        let socket = if train.endpoint.remote.is_ipv6() {
+            &sockets.v6
+        } else {
+            &sockets.v4
+        };
         match (socket, train.own) {
             (Some(_), _) => {}
             (None, false) => count.0 += u64::from(train.packets),
@@ -428,15 +464,22 @@ fn without_socket(batch: &UdpBatch, sockets: &Sockets) -> (u64, u64) {
 
 /// Cuts a superpacket that the kernel refused into its packets again. Returns how many were written.
 fn write_one_by_one(tun: &mut dyn TunQueue, write: &TunWrite<'_>, mtu: usize) -> u64 {
-    let mut frame = TunFrame { vnet: write.vnet, ..TunFrame::default() };
+    let mut frame = TunFrame {
+        vnet: write.vnet,
+        ..TunFrame::default()
+    };
     let mut len = 0;
     for fragment in write.fragments() {
         frame.buf.storage_mut()[len..len + fragment.len()].copy_from_slice(fragment);
         len += fragment.len();
     }
     frame.buf.set_len(len);
-    let Ok(info) = parse(frame.buf.data()) else { return 0 };
-    let Ok(mut cutter) = Cutter::new(&mut frame, &info) else { return 0 };
+    let Ok(info) = parse(frame.buf.data()) else {
+        return 0;
+    };
+    let Ok(mut cutter) = Cutter::new(&mut frame, &info) else {
+        return 0;
+    };
     let mut single = TunBatch::new(1 << 16, Joining::NONE);
     let mut written = 0;
     while let Some(segment) = cutter.next_segment(Padding { mtu }) {
@@ -446,7 +489,10 @@ fn write_one_by_one(tun: &mut dyn TunQueue, write: &TunWrite<'_>, mtu: usize) ->
         single.room()[..packet.len()].copy_from_slice(packet);
         single.commit(packet.len(), &info);
         single.finish();
-        written += single.writes().filter(|write| tun.send(write).is_ok()).count() as u64;
+        written += single
+            .writes()
+            .filter(|write| tun.send(write).is_ok())
+            .count() as u64;
     }
     written
 }
