@@ -9,6 +9,7 @@ use nix::net::if_::if_nametoindex;
 use patronus_packet::Prefix;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::Namespace;
@@ -138,26 +139,44 @@ pub fn exists(namespace: &Namespace, name: &str) -> Result<bool> {
     Ok(namespace.run(|| if_nametoindex(name).is_ok())?)
 }
 
-/// The destinations of all unicast routes in the main table, both families, as `PREFIX dev INDEX`: for
-/// finding out what a daemon left behind.
+/// All routes of a namespace, every table and both families, as sorted lines: for finding out what a daemon
+/// left behind.
 ///
 /// # Errors
 /// The kernel's refusal.
 pub fn routes(namespace: &Namespace) -> Result<Vec<String>> {
-    netlink(namespace, async |handle| {
-        let mut found = Vec::new();
+    let mut lines = netlink(namespace, async |handle| {
+        let mut lines = Vec::new();
         for query in [
             RouteMessageBuilder::<Ipv4Addr>::new().build(),
             RouteMessageBuilder::<Ipv6Addr>::new().build(),
         ] {
             let mut routes = handle.route().get(query).execute();
             while let Some(route) = routes.try_next().await? {
-                found.push(format!("{:?} {:?}", route.header, route.attributes));
+                lines.push(route_line(&route));
             }
         }
-        Ok(found)
+        Ok(lines)
     })
-    .with_context(|| format!("listing the routes of {}", namespace.label()))
+    .with_context(|| format!("listing the routes of {}", namespace.label()))?;
+    lines.sort();
+    Ok(lines)
+}
+
+/// What identifies a route; ages and use counts stay out.
+fn route_line(route: &RouteMessage) -> String {
+    let header = &route.header;
+    let mut line = format!("{:?} /{}", header.kind, header.destination_prefix_length);
+    for attribute in &route.attributes {
+        if let RouteAttribute::Destination(_)
+        | RouteAttribute::Gateway(_)
+        | RouteAttribute::Oif(_)
+        | RouteAttribute::Table(_) = attribute
+        {
+            line.push_str(&format!(" {attribute:?}"));
+        }
+    }
+    line
 }
 
 fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {

@@ -12,8 +12,8 @@ use patronus_engine::{Handoff, Snapshot};
 use patronus_io::{UdpSocket, Waker};
 use patronus_tunnel::WorkerId;
 
-/// Packets that may wait for a worker: 64 superpackets are 4 MiB.
-const INBOX_MAX: usize = 64;
+/// Packets that may wait for a worker: 256 superpackets are 16 MiB.
+const INBOX_MAX: usize = 256;
 
 /// An order from control to one worker.
 #[derive(Debug)]

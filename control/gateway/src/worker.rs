@@ -70,6 +70,7 @@ struct Worker {
     udp_frames: Vec<UdpFrame>,
     truncated_seen: u64,
     tun_errors_logged: u64,
+    tun_attached: bool,
 }
 
 /// Starts the worker's thread; it ends with its final counters when the exchange stops.
@@ -105,8 +106,10 @@ fn run(seed: WorkerSeed) -> Counters {
             .collect(),
         truncated_seen: 0,
         tun_errors_logged: 0,
+        tun_attached: true,
     };
     worker.register_doors();
+    worker.attach_tun();
     let (mut window, mut panics) = (Instant::now(), 0);
     // A panic costs the batch it happened in; tunnels, flows and counters live on.
     while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
@@ -173,6 +176,7 @@ impl Worker {
             let newest = snapshot.load();
             if newest.generation() != self.engine.snapshot().generation() {
                 self.engine.handle_snapshot(newest.clone(), now);
+                self.attach_tun();
                 self.drain();
             }
             while let Some(order) = mailbox.take_order() {
@@ -220,7 +224,24 @@ impl Worker {
         mailbox.awake();
     }
 
+    /// Takes packets from the TUN only while there are tunnels here to seal them: a worker without peers would
+    /// hand every one of them to a sibling. The first worker always takes them, so that somebody drops what
+    /// has no route.
+    fn attach_tun(&mut self) {
+        let wanted = self.engine.owns_peers() || self.id() == WorkerId(0);
+        match self.tun.set_attached(wanted) {
+            Ok(()) => self.tun_attached = wanted,
+            Err(error) => {
+                let id = self.id().0;
+                tracing::warn!(worker = id, %error, wanted, "cannot attach or detach the TUN queue");
+            }
+        }
+    }
+
     fn tun_turn(&mut self, now: Instant) -> bool {
+        if !self.tun_attached {
+            return false;
+        }
         let mut filled = 0;
         while filled < self.tun_frames.len() {
             match self.tun.recv(&mut self.tun_frames[filled]) {

@@ -155,6 +155,11 @@ impl Engine {
         &self.counters
     }
 
+    /// Whether this worker owns the tunnel of any peer.
+    pub fn owns_peers(&self) -> bool {
+        !self.peers.is_empty()
+    }
+
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot

@@ -60,6 +60,19 @@ pub(crate) fn tun_set_offload(fd: BorrowedFd<'_>, mask: libc::c_uint) -> io::Res
     check(result)
 }
 
+/// `TUNSETQUEUE`: attaches or detaches one queue of its interface.
+pub(crate) fn tun_set_queue(fd: BorrowedFd<'_>, flag: libc::c_int) -> io::Result<()> {
+    // SAFETY:
+    // - `ifreq` is integers and a union of plain data, so all zero is a value of it.
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    request.ifr_ifru.ifru_flags = flag as libc::c_short;
+    // SAFETY:
+    // - the descriptor is open for the length of the call.
+    // - `TUNSETQUEUE` reads one `ifreq`, and `request` is one.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TUNSETQUEUE, &mut request) };
+    check(result)
+}
+
 /// `setsockopt(2)` of an option that is an `int`.
 pub(crate) fn set_int(
     fd: BorrowedFd<'_>,

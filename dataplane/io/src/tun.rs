@@ -43,6 +43,14 @@ pub trait TunQueue: Send + AsFd {
     /// # Errors
     /// What the kernel answers; the setting stays what it was.
     fn set_offload(&mut self, want: TunOffload) -> io::Result<TunOffload>;
+
+    /// Attaches the queue to its interface, as it is at first, or detaches it (`TUNSETQUEUE`). The kernel
+    /// spreads packets over the attached queues only. A detached queue must not be read; what waited in it is
+    /// lost. Nothing happens where the state is that already, or where there is one queue only.
+    ///
+    /// # Errors
+    /// What the kernel answers; the state stays what it was.
+    fn set_attached(&mut self, attached: bool) -> io::Result<()>;
 }
 
 /// An open interface.

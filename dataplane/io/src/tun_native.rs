@@ -18,6 +18,7 @@ use crate::tun::{OpenError, OpenStep, TunQueue};
 pub(crate) struct NativeQueue {
     file: File,
     offload: TunOffload,
+    attached: bool,
 }
 
 impl NativeQueue {
@@ -50,6 +51,7 @@ impl NativeQueue {
                 vnet,
                 ..TunOffload::NONE
             },
+            attached: true,
         })
     }
 }
@@ -126,6 +128,16 @@ impl TunQueue for NativeQueue {
             uso: want.vnet && want.uso,
         };
         Ok(self.offload)
+    }
+
+    fn set_attached(&mut self, attached: bool) -> io::Result<()> {
+        if attached == self.attached {
+            return Ok(());
+        }
+        let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        sys::tun_set_queue(self.file.as_fd(), flag)?;
+        self.attached = attached;
+        Ok(())
     }
 }
 

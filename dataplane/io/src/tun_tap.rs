@@ -91,6 +91,10 @@ impl TunQueue for PortableQueue {
     fn set_offload(&mut self, _want: TunOffload) -> io::Result<TunOffload> {
         Ok(TunOffload::NONE)
     }
+
+    fn set_attached(&mut self, _attached: bool) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 impl AsFd for PortableQueue {
