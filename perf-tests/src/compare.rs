@@ -170,7 +170,11 @@ pub fn compare(options: &CompareOptions) -> Result<CompareReport> {
     for (name, how) in &absent {
         progress.line(&format!("{name} is not here: {how}"));
     }
-    let (rounds, seconds) = if options.quick { (1, 0.5) } else { (options.rounds, options.seconds) };
+    let (rounds, seconds) = if options.quick {
+        (1, 0.5)
+    } else {
+        (options.rounds, options.seconds)
+    };
     ensure!(rounds > 0, "0 rounds: --rounds is at least 1");
     let window = Duration::try_from_secs_f64(seconds)
         .with_context(|| format!("{seconds} is no length of time"))?;
@@ -269,13 +273,22 @@ fn find_peer(name: &str, path: Option<PathBuf>) -> Result<Result<Program, String
             "`apt install wireguard-go` (old), or for one with offloads \
              `git clone https://git.zx2c4.com/wireguard-go && make -C wireguard-go`",
         ),
-        _ => bail!("no peer `{name}`: this lab can drive {}", PEERS.join(" and ")),
+        _ => bail!(
+            "no peer `{name}`: this lab can drive {}",
+            PEERS.join(" and ")
+        ),
     };
     if let Some(path) = &path {
-        ensure!(path.exists(), "--peer-path {name}={}: no such file", path.display());
+        ensure!(
+            path.exists(),
+            "--peer-path {name}={}: no such file",
+            path.display()
+        );
     }
     let Some(binary) = path.or_else(|| find_on_path(file)) else {
-        return Ok(Err(format!("{how}; then put it on PATH or pass `--peer-path {name}=PATH`")));
+        return Ok(Err(format!(
+            "{how}; then put it on PATH or pass `--peer-path {name}=PATH`"
+        )));
     };
     Ok(Ok(match name {
         "boringtun" => Program::BoringtunCli { binary },
@@ -286,16 +299,24 @@ fn find_peer(name: &str, path: Option<PathBuf>) -> Result<Result<Program, String
 impl Env {
     fn read(programs: &[Program]) -> Result<Self> {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
-        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name"));
+        let model = cpuinfo
+            .lines()
+            .find_map(|line| line.strip_prefix("model name"));
         let versions = programs.iter().map(|program| {
-            let version = program.version().unwrap_or_else(|| "does not say".to_owned());
+            let version = program
+                .version()
+                .unwrap_or_else(|| "does not say".to_owned());
             let text = format!("{version} ({})", program.binary().display());
             (program.name().to_owned(), text)
         });
         Ok(Self {
             kernel: read_line("/proc/sys/kernel/osrelease")?,
-            cpus: std::thread::available_parallelism().context("counting CPUs")?.get(),
-            cpu_model: model.map_or("not said", |rest| rest.trim_start_matches([' ', '\t', ':'])).to_owned(),
+            cpus: std::thread::available_parallelism()
+                .context("counting CPUs")?
+                .get(),
+            cpu_model: model
+                .map_or("not said", |rest| rest.trim_start_matches([' ', '\t', ':']))
+                .to_owned(),
             congestion_control: read_line("/proc/sys/net/ipv4/tcp_congestion_control")?,
             versions: versions.collect(),
         })
@@ -320,11 +341,20 @@ fn note(quick: bool) -> String {
 
 fn rows(programs: &[Program], results: &[Vec<Round>]) -> Vec<Row> {
     let row = |(program, rounds): (&Program, &Vec<Round>)| {
-        let column = |metric| rounds.iter().map(|round| round[&metric]).collect::<Vec<f64>>();
+        let column = |metric| {
+            rounds
+                .iter()
+                .map(|round| round[&metric])
+                .collect::<Vec<f64>>()
+        };
         Row {
             name: program.name().to_owned(),
-            medians: Metric::ALL.map(|metric| (metric, median(column(metric)))).into(),
-            spread: Metric::ALL.map(|metric| (metric, spread(&column(metric)))).into(),
+            medians: Metric::ALL
+                .map(|metric| (metric, median(column(metric))))
+                .into(),
+            spread: Metric::ALL
+                .map(|metric| (metric, spread(&column(metric))))
+                .into(),
         }
     };
     programs.iter().zip(results).map(row).collect()
@@ -341,20 +371,33 @@ fn ratios_by_round(
     let ratios = |theirs: &Vec<Round>| {
         Metric::ALL.map(|metric| {
             let pairs = ours.iter().zip(theirs);
-            (metric, pairs.map(|(our, their)| our[&metric] / their[&metric]).collect())
+            (
+                metric,
+                pairs
+                    .map(|(our, their)| our[&metric] / their[&metric])
+                    .collect(),
+            )
         })
     };
     let peers = programs.iter().skip(1).zip(others);
-    peers.map(|(program, theirs)| (program.name().to_owned(), ratios(theirs).into())).collect()
+    peers
+        .map(|(program, theirs)| (program.name().to_owned(), ratios(theirs).into()))
+        .collect()
 }
 
 fn medians_of(
     by_round: &BTreeMap<String, BTreeMap<Metric, Vec<f64>>>,
 ) -> BTreeMap<String, BTreeMap<Metric, f64>> {
     let medians = |metrics: &BTreeMap<Metric, Vec<f64>>| {
-        metrics.iter().map(|(metric, ratios)| (*metric, median(ratios.clone()))).collect()
+        metrics
+            .iter()
+            .map(|(metric, ratios)| (*metric, median(ratios.clone())))
+            .collect()
     };
-    by_round.iter().map(|(peer, metrics)| (peer.clone(), medians(metrics))).collect()
+    by_round
+        .iter()
+        .map(|(peer, metrics)| (peer.clone(), medians(metrics)))
+        .collect()
 }
 
 /// The middle value, or the mean of the two in the middle; NaN for none.
@@ -378,7 +421,11 @@ fn spread(values: &[f64]) -> (f64, f64) {
 impl fmt::Display for CompareReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let env = &self.env;
-        writeln!(f, "host     {} CPUs, {}, Linux {}", env.cpus, env.cpu_model, env.kernel)?;
+        writeln!(
+            f,
+            "host     {} CPUs, {}, Linux {}",
+            env.cpus, env.cpu_model, env.kernel
+        )?;
         writeln!(
             f,
             "method   {} round(s) of {} s, alternating, TCP {}",
@@ -390,12 +437,21 @@ impl fmt::Display for CompareReport {
         writeln!(f, "note     {}", self.note)?;
         for row in &self.rows {
             let ratios = self.ratios.get(&row.name);
-            writeln!(f, "\n {:<22}     median         min         max   patronus/peer", row.name)?;
+            writeln!(
+                f,
+                "\n {:<22}     median         min         max   patronus/peer",
+                row.name
+            )?;
             for metric in Metric::ALL {
                 let (min, max) = row.spread[&metric];
-                let ratio = ratios.map_or("-".to_owned(), |ratios| format!("{:.2}", ratios[&metric]));
+                let ratio =
+                    ratios.map_or("-".to_owned(), |ratios| format!("{:.2}", ratios[&metric]));
                 let [median, min, max] = [row.medians[&metric], min, max].map(figure);
-                writeln!(f, " {:<22} {median:>10}  {min:>10}  {max:>10}   {ratio:>13}", metric.title())?;
+                writeln!(
+                    f,
+                    " {:<22} {median:>10}  {min:>10}  {max:>10}   {ratio:>13}",
+                    metric.title()
+                )?;
             }
         }
         for (name, how) in &self.absent {
@@ -427,8 +483,12 @@ mod tests {
 
     fn report() -> CompareReport {
         let programs = [
-            Program::Patronus { binary: "/bin/patronus".into() },
-            Program::BoringtunCli { binary: "/bin/boringtun-cli".into() },
+            Program::Patronus {
+                binary: "/bin/patronus".into(),
+            },
+            Program::BoringtunCli {
+                binary: "/bin/boringtun-cli".into(),
+            },
         ];
         let results = [
             vec![round(4.0), round(6.0), round(20.0)],
@@ -457,7 +517,10 @@ mod tests {
         let report = report();
         assert_eq!(report.rows[0].medians[&Metric::TcpGbps], 6.0);
         assert_eq!(report.rows[1].spread[&Metric::TcpGbps], (1.0, 4.0));
-        assert_eq!(report.ratios_by_round["boringtun"][&Metric::RssMb], [4.0, 2.0, 5.0]);
+        assert_eq!(
+            report.ratios_by_round["boringtun"][&Metric::RssMb],
+            [4.0, 2.0, 5.0]
+        );
         assert_eq!(report.ratios["boringtun"][&Metric::TcpGbps], 4.0);
     }
 
@@ -485,7 +548,12 @@ mod tests {
             assert!(!document["rows"][0][key].is_null(), "{key}");
         }
         assert_eq!(document["ratios"]["boringtun"]["tcp_gbps"], 4.0);
-        assert!(document["note"].as_str().unwrap().starts_with("not a measurement"));
+        assert!(
+            document["note"]
+                .as_str()
+                .unwrap()
+                .starts_with("not a measurement")
+        );
         assert!(report().to_string().contains("not a measurement"));
     }
 
@@ -493,9 +561,18 @@ mod tests {
     fn an_absent_peer_comes_with_how_to_get_it_and_an_unknown_one_is_refused() {
         let error = find_peer("openvpn", None).unwrap_err().to_string();
         assert!(error.contains("boringtun and wireguard-go"), "{error}");
-        let error = find_peer("boringtun", Some("/no/such".into())).unwrap_err().to_string();
+        let error = find_peer("boringtun", Some("/no/such".into()))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("--peer-path boringtun=/no/such"), "{error}");
-        let found = find_peer("wireguard-go", Some("/bin/sh".into())).unwrap().unwrap();
-        assert_eq!(found, Program::WireguardGo { binary: "/bin/sh".into() });
+        let found = find_peer("wireguard-go", Some("/bin/sh".into()))
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            found,
+            Program::WireguardGo {
+                binary: "/bin/sh".into()
+            }
+        );
     }
 }

@@ -108,15 +108,22 @@ impl Gateway {
             Stdio::piped()
         });
         let mut child = namespace.spawn(&mut command).with_context(|| {
-            format!("starting {name} in {label}: is {} there?", program.binary().display())
+            format!(
+                "starting {name} in {label}: is {} there?",
+                program.binary().display()
+            )
         })?;
         let stdin = child.stdin.take();
         let pid = match child.stdout.take() {
             None => child.id(),
             Some(leash) => {
                 let mut line = String::new();
-                BufReader::new(leash).read_line(&mut line).context("reading the program's pid")?;
-                line.trim().parse().with_context(|| format!("sh could not start {name}"))?
+                BufReader::new(leash)
+                    .read_line(&mut line)
+                    .context("reading the program's pid")?;
+                line.trim()
+                    .parse()
+                    .with_context(|| format!("sh could not start {name}"))?
             }
         };
         let mut gateway = Self {
@@ -154,7 +161,8 @@ impl Gateway {
     /// # Errors
     /// When it is gone.
     pub fn cpu_seconds(&self) -> Result<f64> {
-        proc::cpu_seconds(self.pid).with_context(|| format!("{self} is gone: {}", self.last_lines()))
+        proc::cpu_seconds(self.pid)
+            .with_context(|| format!("{self} is gone: {}", self.last_lines()))
     }
 
     /// Its largest resident set in bytes.
@@ -162,7 +170,8 @@ impl Gateway {
     /// # Errors
     /// When it is gone.
     pub fn rss_max_bytes(&self) -> Result<u64> {
-        proc::rss_max_bytes(self.pid).with_context(|| format!("{self} is gone: {}", self.last_lines()))
+        proc::rss_max_bytes(self.pid)
+            .with_context(|| format!("{self} is gone: {}", self.last_lines()))
     }
 
     /// What its UAPI socket says.
@@ -195,7 +204,10 @@ impl Gateway {
             kill(raw_pid(self.pid), Signal::SIGTERM).with_context(|| format!("ending {self}"))?;
         }
         if !self.wait_gone(STOP_MAX) {
-            bail!("{self} did not end within {STOP_MAX:?}: {}", self.last_lines());
+            bail!(
+                "{self} did not end within {STOP_MAX:?}: {}",
+                self.last_lines()
+            );
         }
         self.reap();
         if !self.program.configures_itself() {
@@ -232,7 +244,10 @@ impl Gateway {
         let lines: Vec<&str> = text.lines().collect();
         match lines.len() {
             0 => "it wrote nothing".to_owned(),
-            n => format!("it wrote: {}", lines[n.saturating_sub(LOG_LINES_MAX)..].join(" / ")),
+            n => format!(
+                "it wrote: {}",
+                lines[n.saturating_sub(LOG_LINES_MAX)..].join(" / ")
+            ),
         }
     }
 
@@ -247,8 +262,13 @@ impl Gateway {
                 return Ok(());
             }
             if begun.elapsed() > READY_MAX {
-                let why = answer.err().map_or("no interface".to_owned(), |error| format!("{error:#}"));
-                bail!("{self} is not ready after {READY_MAX:?}: {why}; {}", self.last_lines());
+                let why = answer
+                    .err()
+                    .map_or("no interface".to_owned(), |error| format!("{error:#}"));
+                bail!(
+                    "{self} is not ready after {READY_MAX:?}: {why}; {}",
+                    self.last_lines()
+                );
             }
             sleep(Duration::from_millis(10));
         }
@@ -338,7 +358,12 @@ fn prepare_files(program: &Program, config: &GatewayConfig) -> std::io::Result<F
 }
 
 fn private_file(path: &Path) -> std::io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
 }
 
 fn raw_pid(pid: u32) -> Pid {

@@ -119,22 +119,39 @@ fn measured(options: &DemoOptions, stop: &Stop, is_root: bool) -> Result<DemoRep
     };
     progress.live(&format!("starting {} sites", options.sites));
     let mesh = Mesh::up(options.sites, &program, Family::V4, stop)?;
-    progress.line(&format!("{} gateways are up, each in a namespace of its own", options.sites));
+    progress.line(&format!(
+        "{} gateways are up, each in a namespace of its own",
+        options.sites
+    ));
     let ways = mesh.check_reach(stop)?;
-    progress.line(&format!("every host reaches every other: {ways} ways, IPv4 and IPv6"));
+    progress.line(&format!(
+        "every host reaches every other: {ways} ways, IPv4 and IPv6"
+    ));
 
     let idle = mesh.idle_rtt(conduct)?;
     let rtt_idle_us = Rtt::of(&idle)?;
     progress.line(&format!("round trip, idle: {rtt_idle_us}"));
     let forward = mesh.tcp(Direction::Forward, 1, conduct)?;
     let rtt_loaded_us = Rtt::of(&forward.ping)?;
-    progress.line(&format!("TCP: {:.2} Gbit/s, round trip beside it: {rtt_loaded_us}", forward.gbps()));
+    progress.line(&format!(
+        "TCP: {:.2} Gbit/s, round trip beside it: {rtt_loaded_us}",
+        forward.gbps()
+    ));
     let reverse = mesh.tcp(Direction::Reverse, 1, conduct)?;
-    progress.line(&format!("TCP, other direction: {:.2} Gbit/s", reverse.gbps()));
+    progress.line(&format!(
+        "TCP, other direction: {:.2} Gbit/s",
+        reverse.gbps()
+    ));
     let udp = mesh.udp(UDP_PAYLOAD_BYTES, conduct)?;
-    progress.line(&format!("UDP, {UDP_PAYLOAD_BYTES} B: {:.2} Gbit/s", udp.gbps()));
+    progress.line(&format!(
+        "UDP, {UDP_PAYLOAD_BYTES} B: {:.2} Gbit/s",
+        udp.gbps()
+    ));
     let small = mesh.udp(SMALL_PAYLOAD_BYTES, conduct)?;
-    progress.line(&format!("UDP, {SMALL_PAYLOAD_BYTES} B: {:.0} thousand a second", small.kpps()));
+    progress.line(&format!(
+        "UDP, {SMALL_PAYLOAD_BYTES} B: {:.0} thousand a second",
+        small.kpps()
+    ));
 
     let pairs = mesh.pairs(Direction::Forward).count();
     if options.keep {
@@ -178,7 +195,11 @@ fn keep(mesh: &Mesh, progress: &Progress, stop: &Stop, is_root: bool) {
     progress.line("");
     progress.line("The lab stays up until Ctrl-C. From another shell:");
     for (site, gateway) in mesh.lab.sites.iter().zip(&mesh.gateways) {
-        let other = mesh.lab.sites.iter().find(|other| other.number != site.number);
+        let other = mesh
+            .lab
+            .sites
+            .iter()
+            .find(|other| other.number != site.number);
         let Some(other) = other else { continue };
         progress.line(&format!(
             "  nsenter {user}--net={} ping {}    # host of site {}",
@@ -186,7 +207,11 @@ fn keep(mesh: &Mesh, progress: &Progress, stop: &Stop, is_root: bool) {
             other.host_addr(Family::V4),
             site.number
         ));
-        let user = if is_root { "" } else { "-U --preserve-credentials " };
+        let user = if is_root {
+            ""
+        } else {
+            "-U --preserve-credentials "
+        };
         progress.line(&format!(
             "  nsenter -t {} {user}-n -m wg show    # gateway of site {}",
             gateway.pid(),
@@ -211,7 +236,10 @@ impl Totals {
         for report in reports {
             packets.add(&report.packets);
         }
-        let mut offloads: Vec<&str> = reports.iter().map(|report| report.offloads.as_str()).collect();
+        let mut offloads: Vec<&str> = reports
+            .iter()
+            .map(|report| report.offloads.as_str())
+            .collect();
         offloads.dedup();
         Ok(Self {
             balanced: reports.iter().all(|report| report.balanced) && packets.is_balanced(),
@@ -240,7 +268,8 @@ impl fmt::Display for DemoReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "\n {} sites, {} pair(s) with traffic, {} s each; rates are payload that arrived\n",
+            "\n {} sites, {} pair(s) with traffic, {} s each; rates are payload that arrived,\n \
+             UDP is sent faster than any gateway takes it\n",
             self.sites, self.pairs, self.seconds
         )?;
         writeln!(
@@ -263,7 +292,10 @@ impl fmt::Display for DemoReport {
             self.udp_small_kpps,
             self.udp_small_loss * 100.0
         )?;
-        for (name, rtt) in [("idle", self.rtt_idle_us), ("beside TCP", self.rtt_loaded_us)] {
+        for (name, rtt) in [
+            ("idle", self.rtt_idle_us),
+            ("beside TCP", self.rtt_loaded_us),
+        ] {
             writeln!(
                 f,
                 " round trip, {name:<10} p50 {:>6} µs   p99 {:>6} µs   max {:>6} µs",
@@ -275,7 +307,11 @@ impl fmt::Display for DemoReport {
             " pings beside TCP     {:>7} sent     {:>7} lost",
             self.ping_loaded.sent, self.ping_loaded.lost
         )?;
-        writeln!(f, " CPU, all gateways    {:>7.3} s per Gbit\n", self.cpu_s_per_gbit)?;
+        writeln!(
+            f,
+            " CPU, all gateways    {:>7.3} s per Gbit\n",
+            self.cpu_s_per_gbit
+        )?;
         let packets = &self.packets;
         writeln!(
             f,
@@ -288,11 +324,23 @@ impl fmt::Display for DemoReport {
             packets.staged,
             packets.drops.values().sum::<u64>()
         )?;
-        writeln!(f, "   {}", if self.balanced { "balanced" } else { "NOT BALANCED" })?;
+        writeln!(
+            f,
+            "   {}",
+            if self.balanced {
+                "balanced"
+            } else {
+                "NOT BALANCED"
+            }
+        )?;
         for (reason, count) in &packets.drops {
             writeln!(f, " dropped  {count:>12}  {reason}")?;
         }
-        writeln!(f, " offloads {}; {} worker(s) a gateway", self.offloads, self.workers)
+        writeln!(
+            f,
+            " offloads {}; {} worker(s) a gateway",
+            self.offloads, self.workers
+        )
     }
 }
 
@@ -343,7 +391,11 @@ mod tests {
     fn the_table_fits_eighty_columns_and_names_every_drop() {
         let text = report().to_string();
         for line in text.lines() {
-            assert!(line.chars().count() <= 80, "{} columns: {line}", line.chars().count());
+            assert!(
+                line.chars().count() <= 80,
+                "{} columns: {line}",
+                line.chars().count()
+            );
         }
         assert!(text.contains("           7  no_route"), "{text}");
         assert!(text.contains("balanced") && !text.contains("NOT BALANCED"));
@@ -377,14 +429,26 @@ mod tests {
     #[test]
     fn one_unbalanced_gateway_makes_the_whole_unbalanced_even_if_the_sum_is_right() {
         let one = |rx, tx, balanced| GatewayReport {
-            packets: Packets { rx, tx, ..Packets::default() },
+            packets: Packets {
+                rx,
+                tx,
+                ..Packets::default()
+            },
             balanced,
             offloads: "full".to_owned(),
             workers: 2,
             worker_panics: 0,
         };
-        assert!(Totals::of(&[one(3, 3, true), one(1, 1, true)]).unwrap().balanced);
-        assert!(!Totals::of(&[one(3, 2, false), one(1, 2, false)]).unwrap().balanced);
+        assert!(
+            Totals::of(&[one(3, 3, true), one(1, 1, true)])
+                .unwrap()
+                .balanced
+        );
+        assert!(
+            !Totals::of(&[one(3, 2, false), one(1, 2, false)])
+                .unwrap()
+                .balanced
+        );
         assert!(!Totals::of(&[one(3, 2, true)]).unwrap().balanced);
         assert!(Totals::of(&[]).is_err());
     }

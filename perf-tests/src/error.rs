@@ -7,7 +7,7 @@ use std::io;
 pub enum LabError {
     /// The kernel refused to make a namespace.
     #[error(
-        "no namespaces: {what} refused: {source}. Run it as root (`sudo patronus demo`), or allow \
+        "no namespaces: {what} refused: {cause}. Run it as root (`sudo patronus demo`), or allow \
          unprivileged user namespaces: `sysctl -w kernel.unprivileged_userns_clone=1 user.max_user_namespaces=15000` \
          and, on Ubuntu 24.04 and later, `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
     )]
@@ -15,16 +15,16 @@ pub enum LabError {
         /// The call that was refused.
         what: &'static str,
         /// What the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is no usable TUN device.
     #[error(
-        "no TUN device: opening /dev/net/tun: {source}. Load it with `modprobe tun`; in a container pass \
+        "no TUN device: opening /dev/net/tun: {cause}. Load it with `modprobe tun`; in a container pass \
          `--device /dev/net/tun --cap-add NET_ADMIN`; if it exists and may not be opened, `chmod 0666 /dev/net/tun`"
     )]
     NoTun {
         /// What the kernel answered.
-        source: io::Error,
+        cause: io::Error,
     },
     /// Ctrl-C or SIGTERM.
     #[error("stopped by a signal: everything has been taken down")]

@@ -21,13 +21,13 @@ pub mod topology;
 pub mod traffic;
 pub mod uapi;
 
+pub use compare::{CompareOptions, CompareReport, compare};
+pub use daemon::{Gateway, GatewayReport, Packets};
 pub use demo::{DemoOptions, DemoReport, demo};
 pub use error::{LabError, exit_code};
 pub use mesh::Mesh;
 pub use netns::Namespace;
 pub use privilege::enter_lab;
-pub use compare::{CompareOptions, CompareReport, compare};
-pub use daemon::{Gateway, GatewayReport, Packets};
 pub use program::{GatewayConfig, PeerConfig, Program};
 pub use stop::Stop;
 pub use topology::{Family, Lab, Site};

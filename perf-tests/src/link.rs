@@ -98,7 +98,6 @@ pub fn readdress(
 ) -> Result<()> {
     let index = index_of(namespace, name)?;
     netlink(namespace, async |handle| {
-        add_address(&handle, index, new).await?;
         let mut stale = handle
             .address()
             .get()
@@ -108,6 +107,8 @@ pub fn readdress(
         while let Some(message) = stale.try_next().await? {
             handle.address().del(message).execute().await?;
         }
+        // After the old one: an address of the same subnet would be its secondary and go with it.
+        add_address(&handle, index, new).await?;
         // Linux drops IPv4 routes whose source address goes; those that stayed may be refused as present.
         for (destination, via) in routes {
             match add_route(&handle, index, *destination, *via).await {
@@ -127,8 +128,10 @@ pub fn readdress(
 /// The kernel's refusal.
 pub fn delete(namespace: &Namespace, name: &str) -> Result<()> {
     let index = index_of(namespace, name)?;
-    netlink(namespace, async |handle| handle.link().del(index).execute().await)
-        .with_context(|| format!("deleting {name} in {}", namespace.label()))
+    netlink(namespace, async |handle| {
+        handle.link().del(index).execute().await
+    })
+    .with_context(|| format!("deleting {name} in {}", namespace.label()))
 }
 
 /// Whether the namespace has an interface of that name.

@@ -122,10 +122,13 @@ impl Mesh {
 
     /// The pairs of sites that exchange traffic; an odd last site has no partner.
     pub fn pairs(&self, direction: Direction) -> impl Iterator<Item = (&Site, &Site)> {
-        self.lab.sites.chunks_exact(2).map(move |pair| match direction {
-            Direction::Forward => (&pair[0], &pair[1]),
-            Direction::Reverse => (&pair[1], &pair[0]),
-        })
+        self.lab
+            .sites
+            .chunks_exact(2)
+            .map(move |pair| match direction {
+                Direction::Forward => (&pair[0], &pair[1]),
+                Direction::Reverse => (&pair[1], &pair[0]),
+            })
     }
 
     /// Round trips with nothing else going on.
@@ -136,7 +139,11 @@ impl Mesh {
         let pingers = self.start_pingers(IDLE_PING_INTERVAL)?;
         conduct.watch("idle round trip", conduct.window, String::new)?;
         let result = finish_pingers(pingers)?;
-        ensure!(result.received > 0, "no reply to {} echo requests on an idle path", result.sent);
+        ensure!(
+            result.received > 0,
+            "no reply to {} echo requests on an idle path",
+            result.sent
+        );
         Ok(result)
     }
 
@@ -144,7 +151,12 @@ impl Mesh {
     ///
     /// # Errors
     /// A flow that broke or carried nothing, or Ctrl-C.
-    pub fn tcp(&self, direction: Direction, flows: usize, conduct: Conduct<'_>) -> Result<TcpMeasured> {
+    pub fn tcp(
+        &self,
+        direction: Direction,
+        flows: usize,
+        conduct: Conduct<'_>,
+    ) -> Result<TcpMeasured> {
         let name = match direction {
             Direction::Forward => format!("TCP, {flows} flow(s) a pair, with ping"),
             Direction::Reverse => format!("TCP reverse, {flows} flow(s) a pair, with ping"),
@@ -190,7 +202,12 @@ impl Mesh {
         let blasts = self
             .pairs(Direction::Forward)
             .map(|(from, to)| {
-                UdpBlast::start(&from.host, &to.host, to.host_addr(Family::V4), payload_bytes)
+                UdpBlast::start(
+                    &from.host,
+                    &to.host,
+                    to.host_addr(Family::V4),
+                    payload_bytes,
+                )
             })
             .collect::<Result<Vec<_>>>()?;
         let received = || blasts.iter().map(UdpBlast::received).sum::<u64>();
@@ -199,7 +216,10 @@ impl Mesh {
         let (before, begun) = (received(), Instant::now());
         conduct.watch(&name, conduct.window, || {
             let datagrams = received() - before;
-            gbps_text(datagrams * payload_bytes as u64, begun.elapsed().as_secs_f64())
+            gbps_text(
+                datagrams * payload_bytes as u64,
+                begun.elapsed().as_secs_f64(),
+            )
         })?;
         let datagrams = received() - before;
         let seconds = begun.elapsed().as_secs_f64();
@@ -214,7 +234,10 @@ impl Mesh {
             total.received += result.received;
             total.late += result.late;
         }
-        ensure!(datagrams > 0, "{name}: no datagram arrived in {seconds:.1} s, {total:?}");
+        ensure!(
+            datagrams > 0,
+            "{name}: no datagram arrived in {seconds:.1} s, {total:?}"
+        );
         Ok(UdpMeasured {
             datagrams,
             bytes: datagrams * payload_bytes as u64,

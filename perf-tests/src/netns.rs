@@ -55,8 +55,14 @@ impl Namespace {
             mount(None::<&str>, "/", None::<&str>, private, None::<&str>)
                 .map_err(refused("making the mounts private"))?;
             let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-            mount(Some("tmpfs"), "/run", Some("tmpfs"), flags, Some("mode=0755,size=64m"))
-                .map_err(refused("mounting a tmpfs over /run"))?;
+            mount(
+                Some("tmpfs"),
+                "/run",
+                Some("tmpfs"),
+                flags,
+                Some("mode=0755,size=64m"),
+            )
+            .map_err(refused("mounting a tmpfs over /run"))?;
             Ok((open_own("net")?, open_own("mnt")?))
         })?;
         Ok(Self {
@@ -156,9 +162,7 @@ impl Namespace {
 }
 
 /// Runs `work` on a thread whose namespaces may be changed, because it ends right after.
-fn on_a_thread<T: Send>(
-    work: impl FnOnce() -> Result<T, LabError> + Send,
-) -> Result<T, LabError> {
+fn on_a_thread<T: Send>(work: impl FnOnce() -> Result<T, LabError> + Send) -> Result<T, LabError> {
     thread::scope(|scope| match scope.spawn(work).join() {
         Ok(result) => result,
         Err(panic) => resume_unwind(panic),
@@ -168,9 +172,9 @@ fn on_a_thread<T: Send>(
 fn open_own(kind: &str) -> Result<OwnedFd, LabError> {
     match File::open(format!("/proc/thread-self/ns/{kind}")) {
         Ok(file) => Ok(file.into()),
-        Err(source) => Err(LabError::NoNamespaces {
+        Err(cause) => Err(LabError::NoNamespaces {
             what: "opening /proc/thread-self/ns",
-            source,
+            cause,
         }),
     }
 }
@@ -178,6 +182,6 @@ fn open_own(kind: &str) -> Result<OwnedFd, LabError> {
 fn refused(what: &'static str) -> impl Fn(nix::Error) -> LabError {
     move |error| LabError::NoNamespaces {
         what,
-        source: error.into(),
+        cause: error.into(),
     }
 }

@@ -23,7 +23,7 @@ pub fn enter_lab() -> Result<(), LabError> {
         .read(true)
         .write(true)
         .open("/dev/net/tun")
-        .map_err(|source| LabError::NoTun { source })?;
+        .map_err(|cause| LabError::NoTun { cause })?;
     // A root without CAP_SYS_ADMIN (a plain container) is found out here, not half-way up.
     crate::Namespace::with_private_run("probe").map(drop)
 }
@@ -34,7 +34,7 @@ fn enter_user_namespace() -> Result<(), LabError> {
     let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWNET;
     unshare(flags).map_err(|error| LabError::NoNamespaces {
         what: "unshare(CLONE_NEWUSER)",
-        source: error.into(),
+        cause: error.into(),
     })?;
     // gid_map may be written without privilege only after setgroups has been given up.
     write_map("/proc/self/setgroups", "deny")?;
@@ -45,6 +45,6 @@ fn enter_user_namespace() -> Result<(), LabError> {
 fn write_map(path: &str, text: &str) -> Result<(), LabError> {
     fs::write(path, text).map_err(|error| LabError::NoNamespaces {
         what: "mapping the user into the new user namespace",
-        source: io::Error::new(error.kind(), format!("writing `{text}` to {path}: {error}")),
+        cause: io::Error::new(error.kind(), format!("writing `{text}` to {path}: {error}")),
     })
 }

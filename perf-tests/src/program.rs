@@ -116,7 +116,10 @@ impl Program {
         match self {
             Self::Patronus { binary } => {
                 let mut command = Command::new(binary);
-                command.arg("run").arg("--config").arg(config_path(interface));
+                command
+                    .arg("run")
+                    .arg("--config")
+                    .arg(config_path(interface));
                 command.arg("--uapi-dir").arg("/run/wireguard");
                 command.arg("--report").arg(report_path(interface));
                 command.arg("--exit-with-stdin");
@@ -213,7 +216,10 @@ fn patronus_files(config: &GatewayConfig) -> Files {
 }
 
 fn toml_list(prefixes: &[Prefix]) -> String {
-    let items: Vec<String> = prefixes.iter().map(|prefix| format!("\"{prefix}\"")).collect();
+    let items: Vec<String> = prefixes
+        .iter()
+        .map(|prefix| format!("\"{prefix}\""))
+        .collect();
     format!("[{}]", items.join(", "))
 }
 
@@ -239,7 +245,10 @@ mod tests {
                 name: "site2".into(),
                 public_key: PrivateKey::generate().public_key(),
                 endpoint: Some("[fd18::2]:51820".parse().unwrap()),
-                allowed_ips: vec!["10.2.0.0/24".parse().unwrap(), "fd00:2::/64".parse().unwrap()],
+                allowed_ips: vec![
+                    "10.2.0.0/24".parse().unwrap(),
+                    "fd00:2::/64".parse().unwrap(),
+                ],
                 preshared_key: Some(psk.clone()),
                 keepalive_s: Some(25),
             }],
@@ -259,7 +268,10 @@ mod tests {
             "keepalive = 25",
             "listen_port = 51820",
         ] {
-            assert!(toml.lines().any(|have| have == line), "{line} is missing in\n{toml}");
+            assert!(
+                toml.lines().any(|have| have == line),
+                "{line} is missing in\n{toml}"
+            );
         }
         assert_eq!(files.len(), 3);
     }

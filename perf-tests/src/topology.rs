@@ -71,7 +71,10 @@ impl Lab {
     /// The configuration of one site's gateway as a full mesh: every other site is a peer, reached over
     /// `outer`.
     pub fn gateway_config(&self, site: &Site, outer: Family) -> GatewayConfig {
-        let others = self.sites.iter().filter(|other| other.number != site.number);
+        let others = self
+            .sites
+            .iter()
+            .filter(|other| other.number != site.number);
         let peers = others.map(|other| PeerConfig {
             name: other.interface(),
             public_key: other.key.public_key(),
@@ -126,7 +129,13 @@ impl Site {
         let len = if family == Family::V4 { 24 } else { 64 };
         let old = prefix(wan(self.number, family, from_last), len);
         let new = prefix(wan(self.number, family, to_last), len);
-        link::readdress(&self.gateway, WAN_INTERFACE, old, new, &gateway_routes(self.number))
+        link::readdress(
+            &self.gateway,
+            WAN_INTERFACE,
+            old,
+            new,
+            &gateway_routes(self.number),
+        )
     }
 
     fn build(number: u8, wan_namespace: &Namespace) -> Result<Self> {
@@ -142,7 +151,10 @@ impl Site {
         };
         let on_wan = site.interface();
         link::connect(end(&site.host, "eth0"), end(&site.gateway, LAN_INTERFACE))?;
-        link::connect(end(&site.gateway, WAN_INTERFACE), end(wan_namespace, &on_wan))?;
+        link::connect(
+            end(&site.gateway, WAN_INTERFACE),
+            end(wan_namespace, &on_wan),
+        )?;
 
         // The LAN has the tunnel's MTU, so that hosts need no path MTU discovery and all programs get
         // segments of one size.
@@ -150,10 +162,22 @@ impl Site {
         let (addresses, routes) = lan_setup(2, host_routes(number));
         configure(&site.host, "eth0", Some(TUNNEL_MTU), &addresses, &routes)?;
         let (addresses, routes) = lan_setup(1, Vec::new());
-        configure(&site.gateway, LAN_INTERFACE, Some(TUNNEL_MTU), &addresses, &routes)?;
+        configure(
+            &site.gateway,
+            LAN_INTERFACE,
+            Some(TUNNEL_MTU),
+            &addresses,
+            &routes,
+        )?;
         configure(wan_namespace, &on_wan, None, &wan_addresses(number, 1), &[])?;
         let routes = gateway_routes(number);
-        configure(&site.gateway, WAN_INTERFACE, None, &wan_addresses(number, 2), &routes)?;
+        configure(
+            &site.gateway,
+            WAN_INTERFACE,
+            None,
+            &wan_addresses(number, 2),
+            &routes,
+        )?;
         Ok(site)
     }
 
@@ -188,7 +212,15 @@ fn configure(
     addresses: &[Prefix],
     routes: &[(Prefix, Option<IpAddr>)],
 ) -> Result<()> {
-    link::configure(namespace, name, Setup { mtu, addresses, routes })
+    link::configure(
+        namespace,
+        name,
+        Setup {
+            mtu,
+            addresses,
+            routes,
+        },
+    )
 }
 
 fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
@@ -211,15 +243,24 @@ fn wan_addresses(number: u8, last: u8) -> [Prefix; 2] {
 
 fn host_routes(number: u8) -> Vec<(Prefix, Option<IpAddr>)> {
     vec![
-        (prefix(Ipv4Addr::UNSPECIFIED.into(), 0), Some(lan(number, Family::V4, 1))),
-        (prefix(Ipv6Addr::UNSPECIFIED.into(), 0), Some(lan(number, Family::V6, 1))),
+        (
+            prefix(Ipv4Addr::UNSPECIFIED.into(), 0),
+            Some(lan(number, Family::V4, 1)),
+        ),
+        (
+            prefix(Ipv6Addr::UNSPECIFIED.into(), 0),
+            Some(lan(number, Family::V6, 1)),
+        ),
     ]
 }
 
 fn gateway_routes(number: u8) -> Vec<(Prefix, Option<IpAddr>)> {
     let v6 = Ipv6Addr::new(0xfd18, 0, 0, 0, 0, 0, 0, 0);
     vec![
-        (prefix(Ipv4Addr::new(198, 18, 0, 0).into(), 15), Some(wan(number, Family::V4, 1))),
+        (
+            prefix(Ipv4Addr::new(198, 18, 0, 0).into(), 15),
+            Some(wan(number, Family::V4, 1)),
+        ),
         (prefix(v6.into(), 16), Some(wan(number, Family::V6, 1))),
     ]
 }

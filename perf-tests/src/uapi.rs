@@ -51,7 +51,10 @@ pub struct SetRequest(String);
 
 impl SetRequest {
     /// A request that changes nothing yet.
-    #[expect(clippy::new_without_default, reason = "a request is begun, not defaulted")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a request is begun, not defaulted"
+    )]
     pub fn new() -> Self {
         Self("set=1\n".to_owned())
     }
@@ -156,8 +159,14 @@ pub fn parse_device(text: &str) -> Result<Device> {
     }
     match errno {
         Some(0) => Ok(device),
-        Some(errno) => bail!("errno={errno}: {}", std::io::Error::from_raw_os_error(errno.saturating_abs())),
-        None => bail!("no errno line: the answer was cut off after {} bytes", text.len()),
+        Some(errno) => bail!(
+            "errno={errno}: {}",
+            std::io::Error::from_raw_os_error(errno.saturating_abs())
+        ),
+        None => bail!(
+            "no errno line: the answer was cut off after {} bytes",
+            text.len()
+        ),
     }
 }
 
@@ -222,7 +231,8 @@ fn read_answer(stream: &mut impl Read) -> std::io::Result<String> {
             n => answer.extend_from_slice(&chunk[..n]),
         }
     }
-    String::from_utf8(answer).map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
+    String::from_utf8(answer)
+        .map_err(|error| std::io::Error::new(std::io::ErrorKind::InvalidData, error))
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -232,10 +242,14 @@ fn hex(bytes: &[u8]) -> String {
 fn key_of(text: &str) -> Result<PublicKey> {
     let mut bytes = [0; 32];
     if text.len() != 64 || !text.is_ascii() {
-        bail!("a public key of {} characters: 64 hex digits are due", text.len());
+        bail!(
+            "a public key of {} characters: 64 hex digits are due",
+            text.len()
+        );
     }
     for (byte, at) in bytes.iter_mut().zip((0..64).step_by(2)) {
-        *byte = u8::from_str_radix(&text[at..at + 2], 16).context("a public key that is not hex")?;
+        *byte =
+            u8::from_str_radix(&text[at..at + 2], 16).context("a public key that is not hex")?;
     }
     Ok(PublicKey::from_bytes(bytes))
 }
@@ -321,6 +335,9 @@ mod tests {
                 Ok(n)
             }
         }
-        assert_eq!(read_answer(&mut Endless(b"errno=0\n\n")).unwrap(), "errno=0\n\n");
+        assert_eq!(
+            read_answer(&mut Endless(b"errno=0\n\n")).unwrap(),
+            "errno=0\n\n"
+        );
     }
 }

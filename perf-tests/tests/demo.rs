@@ -26,7 +26,7 @@ fn the_document_of_a_short_demo_is_whole_and_balanced() {
         return;
     };
     let output = Command::new(program.binary())
-        .args(["demo", "--sites", "3", "--seconds", "0.5", "--json"])
+        .args(["demo", "--sites", "3", "--seconds", "1", "--json"])
         .output()
         .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
@@ -34,7 +34,13 @@ fn the_document_of_a_short_demo_is_whole_and_balanced() {
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(document["sites"], 3);
     assert_eq!(document["balanced"], true, "{document:#}");
-    for key in ["tcp_gbps", "tcp_reverse_gbps", "udp_gbps", "udp_small_kpps", "cpu_s_per_gbit"] {
+    for key in [
+        "tcp_gbps",
+        "tcp_reverse_gbps",
+        "udp_gbps",
+        "udp_small_kpps",
+        "cpu_s_per_gbit",
+    ] {
         assert!(document[key].as_f64().unwrap() > 0.0, "{key}: {document:#}");
     }
     assert!(document["rtt_idle_us"]["p50"].as_u64().unwrap() > 0);
@@ -44,7 +50,7 @@ fn the_document_of_a_short_demo_is_whole_and_balanced() {
 /// Starts a demo that stays up; the child and the process ids of its gateways.
 fn kept(program: &Program) -> (std::process::Child, Vec<u32>) {
     let mut child = Command::new(program.binary())
-        .args(["demo", "--seconds", "0.2", "--keep"])
+        .args(["demo", "--seconds", "1", "--keep"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
@@ -52,7 +58,10 @@ fn kept(program: &Program) -> (std::process::Child, Vec<u32>) {
     let mut gateways = Vec::new();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
     while gateways.len() < 2 {
-        let line = lines.next().expect("the demo ended before it was up").unwrap();
+        let line = lines
+            .next()
+            .expect("the demo ended before it was up")
+            .unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
         if let ["nsenter", "-t", pid, .., "wg", "show", "#", _, _, _, _] = words[..] {
             gateways.push(pid.parse().unwrap());
@@ -81,7 +90,10 @@ fn a_kept_demo_that_is_killed_takes_its_gateways_with_it() {
     child.kill().unwrap();
     child.wait().unwrap();
 
-    assert!(all_end(&gateways), "gateways {gateways:?} outlive their demo");
+    assert!(
+        all_end(&gateways),
+        "gateways {gateways:?} outlive their demo"
+    );
 }
 
 #[test]
@@ -91,12 +103,19 @@ fn ctrl_c_ends_a_kept_demo_with_its_table() {
     };
     let (child, gateways) = kept(&program);
 
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
 
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", output.status);
     let table = String::from_utf8(output.stdout).unwrap();
-    assert!(table.contains("TCP, 1 flow a pair") && table.contains("balanced"), "{table}");
+    assert!(
+        table.contains("TCP, 1 flow a pair") && table.contains("balanced"),
+        "{table}"
+    );
     assert!(all_end(&gateways));
 }
 
@@ -113,7 +132,11 @@ fn ctrl_c_during_the_measurement_ends_with_code_130_and_no_table() {
         .unwrap();
     std::thread::sleep(Duration::from_secs(2));
 
-    kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
+    kill(
+        Pid::from_raw(i32::try_from(child.id()).unwrap()),
+        Signal::SIGINT,
+    )
+    .unwrap();
 
     let output = child.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(130));

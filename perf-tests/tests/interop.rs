@@ -29,12 +29,20 @@ enum Initiator {
     Peer,
 }
 
+/// Which preshared keys the two sides have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Psk {
+    None,
+    Shared,
+    Different,
+}
+
 /// A case of the table.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     outer: Family,
     initiator: Initiator,
-    psk: bool,
+    psk: Psk,
 }
 
 /// Two sites: Patronus in the first, a peer in the second.
@@ -56,14 +64,37 @@ impl Pair {
             Initiator::Patronus => config_two.peers[0].endpoint = None,
             Initiator::Peer => config_one.peers[0].endpoint = None,
         }
-        if case.psk {
-            let key = PresharedKey::generate();
-            config_one.peers[0].preshared_key = Some(key.clone());
-            config_two.peers[0].preshared_key = Some(key);
+        let key = PresharedKey::generate();
+        let (key_one, key_two) = match case.psk {
+            Psk::None => (None, None),
+            Psk::Shared => (Some(key.clone()), Some(key)),
+            Psk::Different => (Some(key), Some(PresharedKey::generate())),
+        };
+        config_one.peers[0].preshared_key = key_one;
+        config_two.peers[0].preshared_key = key_two;
+        // The initiator last: an initiation that finds nobody is repeated only after five seconds
+        // (REKEY_TIMEOUT), and Patronus sends its first as soon as it is up.
+        let (patronus, peer) = match case.initiator {
+            Initiator::Patronus => {
+                let peer = Gateway::start(&two.gateway, peer, &config_two).unwrap();
+                (
+                    Gateway::start(&one.gateway, patronus, &config_one).unwrap(),
+                    peer,
+                )
+            }
+            Initiator::Peer => {
+                let patronus = Gateway::start(&one.gateway, patronus, &config_one).unwrap();
+                (
+                    patronus,
+                    Gateway::start(&two.gateway, peer, &config_two).unwrap(),
+                )
+            }
+        };
+        Self {
+            patronus,
+            peer,
+            lab,
         }
-        let patronus = Gateway::start(&one.gateway, patronus, &config_one).unwrap();
-        let peer = Gateway::start(&two.gateway, peer, &config_two).unwrap();
-        Self { patronus, peer, lab }
     }
 
     /// Patronus's site, then the peer's.
@@ -95,9 +126,16 @@ impl Pair {
     }
 
     fn down(self) {
-        let report = self.patronus.stop().unwrap().expect("patronus writes a report");
+        let report = self
+            .patronus
+            .stop()
+            .unwrap()
+            .expect("patronus writes a report");
         self.peer.stop().unwrap();
-        assert!(report.balanced && report.packets.is_balanced(), "{report:?}");
+        assert!(
+            report.balanced && report.packets.is_balanced(),
+            "{report:?}"
+        );
         assert_eq!(report.worker_panics, 0);
     }
 }
@@ -105,7 +143,7 @@ impl Pair {
 const PLAIN: Case = Case {
     outer: Family::V4,
     initiator: Initiator::Patronus,
-    psk: false,
+    psk: Psk::None,
 };
 
 /// Patronus and the peer, or nothing where one of them, or root, is missing.
@@ -122,8 +160,12 @@ fn every_case_carries_traffic(peer: fn() -> Option<Program>) {
     };
     for outer in FAMILIES {
         for initiator in [Initiator::Patronus, Initiator::Peer] {
-            for psk in [false, true] {
-                let case = Case { outer, initiator, psk };
+            for psk in [Psk::None, Psk::Shared] {
+                let case = Case {
+                    outer,
+                    initiator,
+                    psk,
+                };
                 println!("{case:?} with {}", peer.name());
                 let pair = Pair::up(&patronus, &peer, case);
                 pair.first_contact(initiator);
@@ -131,7 +173,8 @@ fn every_case_carries_traffic(peer: fn() -> Option<Program>) {
                 let (one, two) = pair.sites();
                 for (from, to) in [(one, two), (two, one)] {
                     let addr = to.host_addr(Family::V6);
-                    verified_transfer(&from.host, &to.host, addr, 2 * MIB, 3, TRANSFER_MAX).unwrap();
+                    verified_transfer(&from.host, &to.host, addr, 2 * MIB, 3, TRANSFER_MAX)
+                        .unwrap();
                 }
                 let status = pair.status();
                 assert!(status.last_handshake.is_some(), "{case:?}: {status:?}");
@@ -153,23 +196,50 @@ fn wireguard_go_and_patronus_talk_whoever_begins_over_both_families_with_and_wit
     every_case_carries_traffic(common::wireguard_go);
 }
 
-fn a_wrong_psk_keeps_them_apart(peer: fn() -> Option<Program>) {
+fn different_psks_keep_them_apart(peer: fn() -> Option<Program>) {
     let Some((patronus, peer)) = programs(peer) else {
         return;
     };
-    let pair = Pair::up(&patronus, &peer, PLAIN);
-    let (one, two) = pair.sites();
-    let key = PresharedKey::generate();
-    let request = SetRequest::new().peer(&one.key.public_key()).preshared_key(&key);
-    pair.peer.set(request).unwrap();
-    let reached = reach(&one.host, two.host_addr(Family::V4), Duration::from_millis(1500));
-    assert!(reached.is_err(), "keys that differ must not agree");
-    pair.down();
+    for initiator in [Initiator::Patronus, Initiator::Peer] {
+        let case = Case {
+            initiator,
+            psk: Psk::Different,
+            ..PLAIN
+        };
+        let pair = Pair::up(&patronus, &peer, case);
+        let (one, two) = pair.sites();
+        let (from, to) = match initiator {
+            Initiator::Patronus => (one, two),
+            Initiator::Peer => (two, one),
+        };
+        let reached = reach(
+            &from.host,
+            to.host_addr(Family::V4),
+            Duration::from_millis(700),
+        );
+        assert!(
+            reached.is_err(),
+            "{initiator:?}: keys that differ must not agree"
+        );
+        if initiator == Initiator::Patronus {
+            assert_eq!(
+                pair.status().last_handshake,
+                None,
+                "no answer can have been right"
+            );
+        }
+        pair.down();
+    }
 }
 
 #[test]
-fn a_preshared_key_that_only_one_side_has_stops_everything() {
-    a_wrong_psk_keeps_them_apart(common::wireguard_go);
+fn different_preshared_keys_keep_boringtun_and_patronus_apart() {
+    different_psks_keep_them_apart(common::boringtun);
+}
+
+#[test]
+fn different_preshared_keys_keep_wireguard_go_and_patronus_apart() {
+    different_psks_keep_them_apart(common::wireguard_go);
 }
 
 fn large_transfers_arrive_and_are_counted(peer: fn() -> Option<Program>) {
@@ -183,12 +253,23 @@ fn large_transfers_arrive_and_are_counted(peer: fn() -> Option<Program>) {
     for (from, to, family) in [(one, two, Family::V4), (two, one, Family::V6)] {
         let addr = to.host_addr(family);
         let took = verified_transfer(&from.host, &to.host, addr, bytes, 11, TRANSFER_MAX).unwrap();
-        println!("256 MiB from site {} with {}: {took:?}", from.number, peer.name());
+        println!(
+            "256 MiB from site {} with {}: {took:?}",
+            from.number,
+            peer.name()
+        );
     }
     let (received, sent) = wg_transfer(one, &pair.patronus);
-    assert!(received > bytes && sent > bytes, "wg show: {received} received, {sent} sent");
+    assert!(
+        received > bytes && sent > bytes,
+        "wg show: {received} received, {sent} sent"
+    );
     let status = pair.status();
-    assert_eq!((status.rx_bytes, status.tx_bytes), (received, sent), "the socket says otherwise");
+    assert_eq!(
+        (status.rx_bytes, status.tx_bytes),
+        (received, sent),
+        "the socket says otherwise"
+    );
     pair.down();
 }
 
@@ -199,12 +280,20 @@ fn wg_transfer(site: &Site, gateway: &Gateway) -> (u64, u64) {
     let interface = &gateway.config().interface;
     let output = site
         .gateway
-        .run(|| Command::new("wg").args(["show", interface, "transfer"]).output())
+        .run(|| {
+            Command::new("wg")
+                .args(["show", interface, "transfer"])
+                .output()
+        })
         .unwrap()
         .expect("wg is part of wireguard-tools: apt install wireguard-tools");
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout).unwrap();
-    let numbers: Vec<u64> = text.split_whitespace().skip(1).map(|word| word.parse().unwrap()).collect();
+    let numbers: Vec<u64> = text
+        .split_whitespace()
+        .skip(1)
+        .map(|word| word.parse().unwrap())
+        .collect();
     assert_eq!(numbers.len(), 2, "one peer, two counters: {text}");
     (numbers[0], numbers[1])
 }
@@ -222,7 +311,9 @@ fn two_hundred_and_fifty_six_mib_arrive_unchanged_through_wireguard_go_and_wg_co
 /// Removes a peer over UAPI and adds it again: its sessions are gone, so the next packet needs a new handshake.
 fn forget_peer(gateway: &Gateway) {
     let peer: &PeerConfig = &gateway.config().peers[0];
-    gateway.set(SetRequest::new().peer(&peer.public_key).remove()).unwrap();
+    gateway
+        .set(SetRequest::new().peer(&peer.public_key).remove())
+        .unwrap();
     let mut request = SetRequest::new().peer(&peer.public_key);
     if let Some(endpoint) = peer.endpoint {
         request = request.endpoint(endpoint);
@@ -255,7 +346,10 @@ fn a_forced_rekey_is_followed(peer: fn() -> Option<Program>) {
         reach(&from.host, to.host_addr(Family::V4), REACH_MAX).unwrap();
         pair.reach_both_ways();
         let second = pair.status().last_handshake.unwrap();
-        assert!(second > first, "{initiator:?}: handshake at {first:?}, then at {second:?}");
+        assert!(
+            second > first,
+            "{initiator:?}: handshake at {first:?}, then at {second:?}"
+        );
         let addr = to.host_addr(Family::V4);
         verified_transfer(&from.host, &to.host, addr, 8 * MIB, 5, TRANSFER_MAX).unwrap();
         pair.down();
@@ -286,7 +380,10 @@ fn rekey_by_time_loses_nothing(peer: fn() -> Option<Program>) {
     std::thread::sleep(Duration::from_secs(135));
     let pings = pinger.finish().unwrap();
     let second = pair.status().last_handshake.unwrap();
-    assert!(second > first + Duration::from_secs(100), "{first:?}, then {second:?}");
+    assert!(
+        second > first + Duration::from_secs(100),
+        "{first:?}, then {second:?}"
+    );
     assert_eq!(pings.lost(), 0, "of {}", pings.sent);
     pair.down();
 }
@@ -311,7 +408,9 @@ fn a_changed_port_is_followed(peer: fn() -> Option<Program>) {
     pair.first_contact(Initiator::Patronus);
     let (one, two) = pair.sites();
 
-    pair.peer.set(SetRequest::new().listen_port(LISTEN_PORT + 9)).unwrap();
+    pair.peer
+        .set(SetRequest::new().listen_port(LISTEN_PORT + 9))
+        .unwrap();
 
     // Only an authenticated packet from the peer tells Patronus where it is.
     reach(&two.host, one.host_addr(Family::V4), REACH_MAX).unwrap();
@@ -331,9 +430,8 @@ fn patronus_follows_wireguard_go_to_another_port() {
     a_changed_port_is_followed(common::wireguard_go);
 }
 
-#[test]
-fn patronus_follows_wireguard_go_to_another_address_over_both_families() {
-    let Some((patronus, peer)) = programs(common::wireguard_go) else {
+fn a_changed_address_is_followed(peer: fn() -> Option<Program>) {
+    let Some((patronus, peer)) = programs(peer) else {
         return;
     };
     for outer in FAMILIES {
@@ -342,18 +440,36 @@ fn patronus_follows_wireguard_go_to_another_address_over_both_families() {
         let (one, two) = pair.sites();
 
         two.move_wan_addr(outer, 2, 9).unwrap();
+        // Debian's wireguard-go (2022) and boringtun go on sending from the address that is gone, and get
+        // ENETUNREACH, until their sockets are opened anew; setting the port does that.
+        pair.peer
+            .set(SetRequest::new().listen_port(LISTEN_PORT))
+            .unwrap();
 
         reach(&two.host, one.host_addr(Family::V4), REACH_MAX).unwrap();
         let endpoint = pair.status().endpoint.unwrap();
-        assert_ne!(endpoint.ip(), two.wan_addr(outer), "the old address is gone");
+        assert_ne!(
+            endpoint.ip(),
+            two.wan_addr(outer),
+            "the old address is gone"
+        );
         pair.reach_both_ways();
         pair.down();
     }
 }
 
 #[test]
-fn wireguard_go_follows_patronus_to_another_address_over_both_families() {
-    let Some((patronus, peer)) = programs(common::wireguard_go) else {
+fn patronus_follows_wireguard_go_to_another_address_over_both_families() {
+    a_changed_address_is_followed(common::wireguard_go);
+}
+
+#[test]
+fn patronus_follows_boringtun_to_another_address_over_both_families() {
+    a_changed_address_is_followed(common::boringtun);
+}
+
+fn patronus_is_followed_to_another_address(peer: fn() -> Option<Program>) {
+    let Some((patronus, peer)) = programs(peer) else {
         return;
     };
     for outer in FAMILIES {
@@ -365,17 +481,37 @@ fn wireguard_go_follows_patronus_to_another_address_over_both_families() {
 
         reach(&one.host, two.host_addr(Family::V4), REACH_MAX).unwrap();
         let endpoint = pair.peer.device().unwrap().peers[0].endpoint.unwrap();
-        assert_ne!(endpoint.ip(), one.wan_addr(outer), "the old address is gone");
+        assert_ne!(
+            endpoint.ip(),
+            one.wan_addr(outer),
+            "the old address is gone"
+        );
         pair.reach_both_ways();
         pair.down();
     }
 }
 
+#[test]
+fn wireguard_go_follows_patronus_to_another_address_over_both_families() {
+    patronus_is_followed_to_another_address(common::wireguard_go);
+}
+
+#[test]
+fn boringtun_follows_patronus_to_another_address_over_both_families() {
+    patronus_is_followed_to_another_address(common::boringtun);
+}
+
 /// What a gateway must not leave in its namespace: interface, socket, routes beyond those of before.
 fn assert_nothing_left(site: &Site, routes_before: &[String]) {
     let interface = site.interface();
-    assert!(!link::exists(&site.gateway, &interface).unwrap(), "{interface} is left");
-    let socket = site.gateway.run(|| socket_path(&interface).exists()).unwrap();
+    assert!(
+        !link::exists(&site.gateway, &interface).unwrap(),
+        "{interface} is left"
+    );
+    let socket = site
+        .gateway
+        .run(|| socket_path(&interface).exists())
+        .unwrap();
     assert!(!socket, "the socket of {interface} is left");
     let routes = link::routes(&site.gateway).unwrap();
     assert_eq!(routes, routes_before, "routes are left or lost");
@@ -391,7 +527,11 @@ fn after_an_orderly_end_nothing_is_left_behind() {
     let routes = link::routes(&site.gateway).unwrap();
     let config = lab.gateway_config(site, Family::V4);
     let gateway = Gateway::start(&site.gateway, &patronus, &config).unwrap();
-    assert_ne!(link::routes(&site.gateway).unwrap(), routes, "a route per allowed IP");
+    assert_ne!(
+        link::routes(&site.gateway).unwrap(),
+        routes,
+        "a route per allowed IP"
+    );
 
     gateway.stop().unwrap();
 
@@ -415,7 +555,10 @@ fn killed_under_traffic_and_started_again_traffic_is_back_and_nothing_is_left() 
     reach(&one.host, target, REACH_MAX).unwrap();
     let bulk = BulkTcp::start(&one.host, &two.host, target, 1).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    assert!(bulk.received_bytes() > 0, "there has to be traffic to interrupt");
+    assert!(
+        bulk.received_bytes() > 0,
+        "there has to be traffic to interrupt"
+    );
 
     let killed_at = Instant::now();
     gateway.kill().unwrap();

@@ -15,14 +15,20 @@ const REACH_MAX: Duration = Duration::from_secs(10);
 
 fn two_joined() -> (Namespace, Namespace) {
     let (a, b) = (Namespace::new("a").unwrap(), Namespace::new("b").unwrap());
-    let end = |namespace| link::End { namespace, name: "eth0" };
+    let end = |namespace| link::End {
+        namespace,
+        name: "eth0",
+    };
     link::connect(end(&a), end(&b)).unwrap();
     for (namespace, last) in [(&a, 1), (&b, 2)] {
         let addresses = [
             format!("10.0.0.{last}/24").parse().unwrap(),
             format!("fd00::{last}/64").parse().unwrap(),
         ];
-        let setup = link::Setup { addresses: &addresses, ..Default::default() };
+        let setup = link::Setup {
+            addresses: &addresses,
+            ..Default::default()
+        };
         link::configure(namespace, "eth0", setup).unwrap();
     }
     (a, b)
@@ -55,7 +61,10 @@ fn an_address_that_nobody_has_is_reported_as_unreachable_in_time() {
     }
     let (a, _b) = two_joined();
     let error = reach(&a, "10.0.0.9".parse().unwrap(), Duration::from_millis(300)).unwrap_err();
-    assert!(error.to_string().contains("a does not reach 10.0.0.9"), "{error}");
+    assert!(
+        error.to_string().contains("a does not reach 10.0.0.9"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -83,7 +92,10 @@ fn udp_sent_at_full_rate_is_counted_on_both_ends() {
     let blast = UdpBlast::start(&a, &b, target, 16).unwrap();
     std::thread::sleep(Duration::from_millis(200));
     let result = blast.finish().unwrap();
-    assert!(result.received > 100 && result.received <= result.sent, "{result:?}");
+    assert!(
+        result.received > 100 && result.received <= result.sent,
+        "{result:?}"
+    );
     assert_eq!(result.late, 0, "a veth keeps the order");
 }
 
@@ -107,7 +119,8 @@ fn two_foreign_daemons_carry_traffic_between_sites() {
     if !common::can_run() {
         return;
     }
-    let (Some(boringtun), Some(wireguard_go)) = (common::boringtun(), common::wireguard_go()) else {
+    let (Some(boringtun), Some(wireguard_go)) = (common::boringtun(), common::wireguard_go())
+    else {
         return;
     };
     let lab = Lab::build(2).unwrap();
@@ -131,14 +144,24 @@ fn two_foreign_daemons_carry_traffic_between_sites() {
     let device = gateway_one.device().unwrap();
     let peer = &device.peers[0];
     assert_eq!(peer.public_key, two.key.public_key());
-    assert!(peer.rx_bytes > 1 << 20 && peer.last_handshake.is_some(), "{peer:?}");
+    assert!(
+        peer.rx_bytes > 1 << 20 && peer.last_handshake.is_some(),
+        "{peer:?}"
+    );
     assert!(gateway_one.cpu_seconds().unwrap() > 0.0);
     assert!(gateway_two.rss_max_bytes().unwrap() > 1 << 20);
 
     gateway_one.stop().unwrap();
     gateway_two.stop().unwrap();
-    let left = reach(&one.host, two.host_addr(Family::V4), Duration::from_millis(300));
-    assert!(left.is_err(), "there is no way between the sites but the tunnel");
+    let left = reach(
+        &one.host,
+        two.host_addr(Family::V4),
+        Duration::from_millis(300),
+    );
+    assert!(
+        left.is_err(),
+        "there is no way between the sites but the tunnel"
+    );
 }
 
 #[test]
@@ -148,10 +171,19 @@ fn a_program_that_ends_at_once_is_reported_with_what_it_wrote() {
     }
     let lab = Lab::build(2).unwrap();
     let site = &lab.sites[0];
-    let program = patronus_lab::Program::Patronus { binary: "/bin/cat".into() };
-    let error = Gateway::start(&site.gateway, &program, &lab.gateway_config(site, Family::V4));
+    let program = patronus_lab::Program::Patronus {
+        binary: "/bin/cat".into(),
+    };
+    let error = Gateway::start(
+        &site.gateway,
+        &program,
+        &lab.gateway_config(site, Family::V4),
+    );
     let text = format!("{:#}", error.unwrap_err());
-    assert!(text.contains("ended at once") && text.contains("cat:"), "{text}");
+    assert!(
+        text.contains("ended at once") && text.contains("cat:"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -32,7 +32,12 @@ fn as_nobody() {
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(path, mode).unwrap();
     }
-    let status = Command::new(&exe).current_dir("/").uid(NOBODY).gid(NOBODY).status().unwrap();
+    let status = Command::new(&exe)
+        .current_dir("/")
+        .uid(NOBODY)
+        .gid(NOBODY)
+        .status()
+        .unwrap();
     assert!(status.success(), "as user {NOBODY}: {status}");
 }
 

@@ -96,7 +96,7 @@ impl Daemon {
         let mut tun = startup::open_tun(&config, wanted)?;
         let workers = tun.queues.len();
         let mark = startup::configured_mark(&config.uplink);
-        let uplinks = startup::bind_uplinks(&config, config.uplink.listen_port, mark, workers)?;
+        let uplinks = startup::bind_uplinks(&config, config.uplink.listen_port, mark, workers, None)?;
         let offload = startup::offload_report(&tun, &uplinks);
 
         let epoch = Instant::now();
@@ -276,21 +276,21 @@ impl Daemon {
     }
 
     /// Changes what differs between the running configuration and `new`, and nothing else.
-    async fn apply(&mut self, new: Config) -> anyhow::Result<()> {
-        if new.site.interface != self.config.site.interface
-            || new.dataplane != self.config.dataplane
-        {
+    async fn apply(&mut self, mut new: Config) -> anyhow::Result<()> {
+        let running = (&self.config.site.interface, &self.config.dataplane);
+        if running != (&new.site.interface, &new.dataplane) {
             tracing::warn!("[site] interface and [dataplane] take effect at the next start");
+            (new.site.interface, new.dataplane) = (running.0.clone(), running.1.clone());
         }
         let mark = startup::configured_mark(&new.uplink);
-        let port_moves = new.uplink.listen_port != self.config.uplink.listen_port
-            || new.uplink.interface != self.config.uplink.interface;
-        // The riskiest first: nothing has changed yet if the port is taken.
-        let rebound = match port_moves {
-            true => Some(self.bind(&new, new.uplink.listen_port, mark)?),
-            false => None,
+        // `wg set` may have moved the port: what counts is where the sockets are. Who asks for any port keeps it.
+        let port = match (new.uplink.listen_port, self.config.uplink.listen_port) {
+            (0, 0) => self.port,
+            (port, _) => port,
         };
-        if let Some(uplinks) = rebound {
+        // The riskiest first: nothing has changed yet if the port is taken.
+        if port != self.port || new.uplink.interface != self.config.uplink.interface {
+            let uplinks = self.bind(&new, port, mark)?;
             self.move_sockets(uplinks);
             self.mark = mark;
         } else if mark != self.mark {
@@ -302,18 +302,10 @@ impl Daemon {
         let names = self.registry.names_to_resolve(Instant::now());
         resolve(&mut self.registry, names).await;
         self.publish();
-        if new.site.mtu != self.config.site.mtu {
-            self.link.bring_up(u32::from(new.site.mtu.bytes())).await?;
-        }
-        self.link
-            .set_addresses(new.site.addresses.iter().copied())
-            .await?;
-        let old_start = (
-            self.config.site.interface.clone(),
-            self.config.dataplane.clone(),
-        );
         self.config = new;
-        (self.config.site.interface, self.config.dataplane) = old_start;
+        let (mtu, addresses) = (self.config.site.mtu, &self.config.site.addresses);
+        self.link.bring_up(u32::from(mtu.bytes())).await?;
+        self.link.set_addresses(addresses.iter().copied()).await?;
         self.update_routes().await
     }
 
@@ -329,7 +321,7 @@ impl Daemon {
         port: u16,
         mark: Option<u32>,
     ) -> Result<startup::Uplinks, StartError> {
-        startup::bind_uplinks(config, port, mark, self.workers.len())
+        startup::bind_uplinks(config, port, mark, self.workers.len(), Some(self.port))
     }
 
     fn move_sockets(&mut self, uplinks: startup::Uplinks) {
@@ -635,6 +627,7 @@ fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
 fn emptied(mut peer: Peer) -> Peer {
     peer.allowed_ips.clear();
     peer.keepalive = None::<Keepalive>;
+    peer.preshared_key = None;
     peer
 }
 

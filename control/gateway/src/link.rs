@@ -21,6 +21,7 @@ pub struct Link {
     name: String,
     index: u32,
     handle: Handle,
+    mtu: Option<u32>,
     addresses: BTreeSet<Prefix>,
     routes: BTreeSet<(u32, Prefix)>,
     _connection: tokio::task::JoinHandle<()>,
@@ -57,25 +58,33 @@ impl Link {
             name: name.to_owned(),
             index,
             handle,
+            mtu: None,
             addresses: BTreeSet::new(),
             routes: BTreeSet::new(),
             _connection: tokio::spawn(connection),
         })
     }
 
-    /// Sets MTU and queue length, and brings the interface up.
+    /// Sets MTU and queue length, and brings the interface up; nothing where it has this MTU from us already.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub async fn bring_up(&mut self, mtu: u32) -> Result<(), LinkError> {
+        if self.mtu == Some(mtu) {
+            return Ok(());
+        }
         self.forgo_link_local().await;
         let message = LinkUnspec::new_with_index(self.index)
             .mtu(mtu)
             .txqueuelen(TX_QUEUE_LEN)
+            // As WireGuard's own interfaces: nobody in the tunnel listens to neighbour or group chatter.
+            .multicast(false)
             .up()
             .build();
         let done = self.handle.link().set(message).execute().await;
-        done.map_err(|why| self.refused(format!("set MTU {mtu} and bring the link up"), &why, None))
+        done.map_err(|why| self.refused(format!("set MTU {mtu} and bring the link up"), &why, None))?;
+        self.mtu = Some(mtu);
+        Ok(())
     }
 
     /// Keeps the kernel from giving the interface a link-local address of its own making and from asking for

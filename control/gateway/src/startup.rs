@@ -77,7 +77,8 @@ pub struct Uplinks {
     pub port: u16,
 }
 
-/// Binds `workers` sockets per address family and steers datagrams between them.
+/// Binds `workers` sockets per address family and steers datagrams between them. `held` is the port that this
+/// gateway's sockets have already: on it, only a change of the uplink's interface makes a group of its own.
 ///
 /// # Errors
 /// When the port is taken, or the kernel refuses.
@@ -86,6 +87,7 @@ pub fn bind_uplinks(
     port: u16,
     mark: Option<u32>,
     workers: usize,
+    held: Option<u16>,
 ) -> Result<Uplinks, StartError> {
     let port = match port {
         0 => pick_port()?,
@@ -102,6 +104,7 @@ pub fn bind_uplinks(
         // SO_REUSEPORT would let us join a group that another program of ours has on the port.
         match port_is_free(addr) {
             Ok(()) => families += 1,
+            Err(UdpError::InUse { .. }) if held == Some(port) => families += 1,
             Err(UdpError::FamilyMissing { .. } | UdpError::AddressMissing { .. }) => continue,
             Err(error) => return Err(error.into()),
         }

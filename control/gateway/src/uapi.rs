@@ -105,16 +105,16 @@ pub struct PeerState<'a> {
     pub allowed_ips: &'a [Prefix],
 }
 
-/// `errno` values that the protocol answers with.
+/// `errno` values that the protocol answers with: negative, as wireguard-go writes and `wg` reads them.
 pub mod errno {
     /// Done.
     pub const OK: i32 = 0;
     /// The request is wrong: `EINVAL`.
-    pub const INVALID: i32 = 22;
+    pub const INVALID: i32 = -22;
     /// The port is taken: `EADDRINUSE`.
-    pub const ADDRESS_IN_USE: i32 = 98;
+    pub const ADDRESS_IN_USE: i32 = -98;
     /// Anything that went wrong while doing it: `EIO`.
-    pub const IO: i32 = 5;
+    pub const IO: i32 = -5;
 }
 
 impl Request {

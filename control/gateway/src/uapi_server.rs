@@ -151,8 +151,13 @@ async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
 async fn converse(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Result<()> {
     let mut buffer = Zeroizing::new(Vec::new());
     loop {
-        let Some(end) = read_request(&mut stream, &mut buffer).await? else {
-            return Ok(());
+        let end = match read_request(&mut stream, &mut buffer).await? {
+            Heard::Request(end) => end,
+            Heard::Nothing => return Ok(()),
+            Heard::Fragment(why) => {
+                tracing::warn!(error = why, "control request refused");
+                return stream.write_all(errno_text(errno::INVALID).as_bytes()).await;
+            }
         };
         let request = Request::parse(&String::from_utf8_lossy(&buffer[..end]));
         buffer.drain(..end + 2);
@@ -170,29 +175,44 @@ async fn converse(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Resu
                 errno_text(errno::INVALID)
             }
         };
-        stream.write_all(answer.as_bytes()).await?;
+        let written = tokio::time::timeout(CLIENT_PATIENCE, stream.write_all(answer.as_bytes()));
+        written.await??;
     }
 }
 
-/// Reads until the empty line that ends a request; `None` when the client left.
-async fn read_request(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
+/// What came from a client.
+enum Heard {
+    /// A request that ends at this offset.
+    Request(usize),
+    /// The client left, or said nothing for too long.
+    Nothing,
+    /// A request without an end, and why nothing more is read.
+    Fragment(&'static str),
+}
+
+/// Reads until the empty line that ends a request.
+async fn read_request(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Result<Heard> {
     let mut searched = 0;
     loop {
         if let Some(at) = buffer[searched..]
             .windows(2)
             .position(|pair| pair == b"\n\n")
         {
-            return Ok(Some(searched + at));
+            return Ok(Heard::Request(searched + at));
         }
         searched = buffer.len().saturating_sub(1);
         if buffer.len() > REQUEST_MAX {
-            return Err(io::Error::other(format!(
-                "a request is longer than {REQUEST_MAX} bytes"
-            )));
+            return Ok(Heard::Fragment("a request is longer than 4 MiB"));
         }
-        let read = tokio::time::timeout(CLIENT_PATIENCE, stream.read_buf(buffer)).await??;
-        if read == 0 {
-            return Ok(None);
+        let read = tokio::time::timeout(CLIENT_PATIENCE, stream.read_buf(buffer)).await;
+        match (read, buffer.is_empty()) {
+            (Ok(read), empty) => match (read?, empty) {
+                (0, true) => return Ok(Heard::Nothing),
+                (0, false) => return Ok(Heard::Fragment("the client left in the middle of a request")),
+                (_, _) => {}
+            },
+            (Err(_), true) => return Ok(Heard::Nothing),
+            (Err(_), false) => return Ok(Heard::Fragment("a client stopped in the middle of a request")),
         }
     }
 }

@@ -28,6 +28,8 @@ use crate::exchange::{Exchange, Order, Sockets};
 const BATCH_FRAMES: usize = 8;
 /// Packets taken from siblings in one turn.
 const HANDOFFS_PER_TURN: usize = 16;
+/// Batches read from sockets that are given up; what a flood brings beyond that is lost with them.
+const LAST_TURNS_MAX: usize = 256;
 /// The longest sleep; a lost wake-up would cost no more.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A worker that panics more often than this per second is beyond help.
@@ -180,7 +182,7 @@ impl Worker {
                 self.drain();
             }
             while let Some(order) = mailbox.take_order() {
-                self.obey(order);
+                self.obey(order, now);
             }
             while let Some(buffer) = mailbox.take_returned() {
                 self.engine.recycle(buffer);
@@ -427,9 +429,15 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order, now: Instant) {
         match order {
             Order::Sockets(sockets) => {
+                // What has arrived on the old ones is not lost with them.
+                for _ in 0..LAST_TURNS_MAX {
+                    if !self.udp_turn(now) {
+                        break;
+                    }
+                }
                 for old in self.sockets.iter() {
                     let _ = self.poller.deregister(old.as_fd());
                 }

@@ -222,11 +222,7 @@ impl Engine {
 
     /// Handshakes, keepalives, expiry, and what found no room before.
     pub fn handle_timeout(&mut self, now: Instant) {
-        while let Some(slot) = self.unflushed.pop_front() {
-            if !pipeline::flush_staged(self, slot, now) {
-                break;
-            }
-        }
+        pipeline::flush_waiting(self, now);
         while pipeline::has_room_for_control(self) {
             let Some(slot) = self.connect.pop_front() else { break };
             pipeline::initiate(self, slot);
@@ -366,10 +362,7 @@ impl Engine {
             .iter()
             .filter(|(_, peer)| {
                 let kept = snapshot.peer(peer.spec.id).filter(|spec| spec.public_key == peer.spec.public_key);
-                // Only a new tunnel takes a new preshared key: boringtun cannot change it.
-                kept.is_none_or(|spec| {
-                    spec.preshared_key != peer.spec.preshared_key || spec.worker != self.config.worker
-                })
+                kept.is_none_or(|spec| spec.worker != self.config.worker)
             })
             .map(|(slot, _)| slot)
             .collect();
@@ -391,14 +384,15 @@ impl Engine {
             }
             return;
         };
-        if identity_changed {
-            self.drop_staged(slot, DropReason::PeerRemoved);
-        }
         let Some(peer) = self.peers.get_mut(slot) else { return };
         let old = std::mem::replace(&mut peer.spec, spec.clone());
-        if identity_changed {
-            peer.tunnel.set_identity(&identity);
+        let keys_changed = identity_changed || old.preshared_key != spec.preshared_key;
+        if keys_changed {
+            // Only a new tunnel forgets a handshake under the old keys, which would hold the next one up.
+            self.drop_staged(slot, DropReason::PeerRemoved);
+            self.peers.rebuild(&identity, slot, now);
         }
+        let Some(peer) = self.peers.get_mut(slot) else { return };
         if old.keepalive != spec.keepalive {
             peer.tunnel.set_keepalive(spec.keepalive);
         }
@@ -409,7 +403,7 @@ impl Engine {
             peer.publish_endpoint();
         }
         let keepalive_began = old.keepalive.is_none() && spec.keepalive.is_some();
-        let wants_session = identity_changed || moved || keepalive_began;
+        let wants_session = keys_changed || moved || keepalive_began;
         if wants_session && !peer.tunnel.has_session() && peer.endpoint.is_some() {
             self.connect.push_back(slot);
         }

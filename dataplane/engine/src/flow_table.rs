@@ -20,6 +20,8 @@ const WAYS: usize = 8;
 const IDLE_TCP_S: u32 = 7_200;
 const IDLE_OTHER_S: u32 = 180;
 const SECONDS_MASK: u32 = 0xff_ffff;
+/// How far a reader's clock may be behind the writer's: workers take the time once per batch.
+const CLOCK_SKEW_S: u32 = 60;
 const FLAG_V6: u64 = 1;
 const FLAG_OPENED_BY_REMOTE: u64 = 2;
 const PROTOCOL_TCP: u8 = 6;
@@ -247,7 +249,11 @@ fn tag_of(hash: u64) -> u16 {
 }
 
 fn age_s(flow: &Flow, now_s: u32) -> u32 {
-    now_s.wrapping_sub(flow.last_seen_s) & SECONDS_MASK
+    match now_s.wrapping_sub(flow.last_seen_s) & SECONDS_MASK {
+        // Touched in the future: a reader took its time a moment before the writer did.
+        ahead if ahead > SECONDS_MASK - CLOCK_SKEW_S => 0,
+        age => age,
+    }
 }
 
 fn is_idle(flow: &Flow, now_s: u32) -> bool {

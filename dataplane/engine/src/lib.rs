@@ -19,9 +19,11 @@ pub mod flow_table;
 mod peers;
 mod pipeline;
 pub mod seqlock;
-#[cfg(feature = "sim")]
+#[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;
+#[cfg(test)]
+mod tests;
 
 pub use counters::{Counters, DropReason, PublishedCounters};
 pub use engine::{Engine, EngineConfig, Event, Handoff};

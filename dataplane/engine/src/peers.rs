@@ -96,14 +96,7 @@ impl PeerSet {
     /// Makes a tunnel for `spec`; `None` when all 65 536 indices of this worker are taken.
     pub fn insert(&mut self, identity: &Identity, spec: Arc<PeerSpec>, now: Instant) -> Option<Slot> {
         let index = self.free_index()?;
-        let tunnel = Peer::new(
-            identity,
-            &spec.public_key,
-            spec.preshared_key.as_ref(),
-            spec.keepalive,
-            index,
-            now,
-        );
+        let tunnel = tunnel_of(identity, &spec, index, now);
         let at = match self.slots.iter().position(Option::is_none) {
             Some(hole) => hole,
             None => {
@@ -134,6 +127,21 @@ impl PeerSet {
         self.last_index = None;
         self.dirty.retain(|dirty| *dirty != slot);
         Some(peer)
+    }
+
+    /// Gives a peer a new tunnel with the keys of its `spec`, under a new index: its sessions and a handshake under
+    /// way end; its address and its traffic stay.
+    pub fn rebuild(&mut self, identity: &Identity, slot: Slot, now: Instant) {
+        let Some(peer) = self.slots.get(slot.0).and_then(Option::as_ref) else { return };
+        let old = peer.tunnel.index();
+        // Where all indices are taken, the old one serves again: its old sessions cannot open anything.
+        let index = self.free_index().unwrap_or(old);
+        self.by_index.remove(&old);
+        self.by_index.insert(index, slot);
+        self.last_index = None;
+        if let Some(peer) = self.get_mut(slot) {
+            peer.tunnel = tunnel_of(identity, &peer.spec, index, now);
+        }
     }
 
     /// Adds to a peer's traffic; [`publish`](Self::publish) makes it visible.
@@ -181,4 +189,9 @@ impl PeerSet {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
+}
+
+fn tunnel_of(identity: &Identity, spec: &PeerSpec, index: PeerIndex, now: Instant) -> Peer {
+    let preshared_key = spec.preshared_key.as_ref();
+    Peer::new(identity, &spec.public_key, preshared_key, spec.keepalive, index, now)
 }

@@ -77,12 +77,18 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
 
 /// A datagram or a train of them from an uplink.
 pub(crate) fn inbound(engine: &mut Engine, frame: &mut UdpFrame, now: Instant) -> bool {
-    if !has_room_to_open(engine, frame) {
+    let packets = udp_packets(frame);
+    let fits = has_room_to_open(engine, frame);
+    if !fits && !(engine.tun_out.is_empty() && engine.udp_out.is_empty()) {
         return false;
     }
-    let packets = udp_packets(frame);
     engine.counters.rx_udp += packets;
     engine.counters.rx_udp_bytes += frame.buf.len() as u64;
+    if !fits {
+        // Thousands of datagrams of a few bytes each: more than a whole batch holds, and none is a message.
+        engine.counters.drop(DropReason::OuterLength, packets);
+        return true;
+    }
     if frame.endpoint.remote.port() == 0 {
         engine.counters.drop(DropReason::OuterSource, packets);
         return true;
@@ -116,6 +122,8 @@ pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -
         }
         Handoff::Udp(frame) => {
             if !has_room_to_open(engine, frame) {
+                let is_drained = engine.tun_out.is_empty() && engine.udp_out.is_empty();
+                debug_assert!(!is_drained, "the other worker drops what fits no batch");
                 return false;
             }
             engine.counters.handed_in += udp_packets(frame);
@@ -130,6 +138,7 @@ pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -
                 Some(slot) => handshake(engine, slot, frame.buf.data(), &frame.endpoint, now),
                 None => engine.counters.drop(DropReason::HandshakeUnknownPeer, 1),
             }
+            flush_waiting(engine, now);
         }
     }
     true
@@ -177,8 +186,17 @@ pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
     }
 }
 
-/// Sends what waited for a handshake; `false` when some of it found no room and waits on.
-pub(crate) fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
+/// Sends what waited for the handshakes that are done, as far as there is room.
+pub(crate) fn flush_waiting(engine: &mut Engine, now: Instant) {
+    while let Some(slot) = engine.unflushed.pop_front() {
+        if !flush_staged(engine, slot, now) {
+            return;
+        }
+    }
+}
+
+/// Sends what waited for one handshake; `false` when some of it found no room and waits on.
+fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
     let Some(peer) = engine.peers.get_mut(slot) else { return true };
     let Some(endpoint) = peer.endpoint else { return true };
     let mut sent_bytes = 0;
@@ -279,7 +297,7 @@ fn seal(engine: &mut Engine, frame: &mut TunFrame, info: &PacketInfo, id: PeerId
     debug_assert_eq!(cutter.segments() as u64, packets);
     if !peer.tunnel.has_session() {
         while let Some(segment) = cutter.next_segment(padding) {
-            match peer.tunnel.stage(segment.padded) {
+            match peer.tunnel.stage(segment.padded, now) {
                 Staged::Queued => engine.counters.staged += 1,
                 Staged::OldestDropped => engine.counters.drop(DropReason::StagedOverflow, 1),
             }
@@ -340,6 +358,8 @@ fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
             }
         }
     }
+    // Not before: the room for answers was reserved for this frame, and what waits may take all of it.
+    flush_waiting(engine, now);
 }
 
 /// The tunnel that a receiver index names. A single datagram of another worker's tunnel, in the middle of a
@@ -418,7 +438,7 @@ fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoi
             engine.peers.count(slot, datagram.len() as u64, len as u64);
             engine.event(Event::HandshakeCompleted(id));
             tell_roaming(engine, id, moved);
-            flush_staged(engine, slot, now);
+            engine.unflushed.push_back(slot);
         }
         Ok(Opened::Handshake | Opened::Keepalive | Opened::Packet(_)) => {
             engine.counters.consumed += 1;
@@ -450,7 +470,7 @@ fn data(engine: &mut Engine, slot: Slot, datagram: &[u8], counter: u64, endpoint
     engine.peers.count(slot, datagram.len() as u64, 0);
     tell_roaming(engine, id, moved);
     if flush {
-        flush_staged(engine, slot, now);
+        engine.unflushed.push_back(slot);
     }
 }
 
@@ -528,13 +548,8 @@ fn tell_roaming(engine: &mut Engine, id: PeerId, moved: Option<Endpoint>) {
 
 fn has_room_to_open(engine: &Engine, frame: &UdpFrame) -> bool {
     let datagrams = udp_packets(frame) as usize;
-    let fits = engine.tun_out.has_room(datagrams, frame.buf.len() + DATA_OVERHEAD)
-        && engine.udp_out.has_room(datagrams, datagrams * CONTROL_ROOM);
-    debug_assert!(
-        fits || !engine.tun_out.is_empty() || !engine.udp_out.is_empty(),
-        "an empty output has room for any frame"
-    );
-    fits
+    engine.tun_out.has_room(datagrams, frame.buf.len() + DATA_OVERHEAD)
+        && engine.udp_out.has_room(datagrams, datagrams * CONTROL_ROOM)
 }
 
 // Between workers.

@@ -8,6 +8,7 @@ pub mod allowed_ips;
 pub mod gate;
 pub mod index;
 pub mod keys;
+pub mod lanes;
 pub mod message;
 pub mod peer;
 

@@ -29,12 +29,17 @@ pub const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// How often [`Peer::on_timer`] wants to be called.
 pub const TIMER_INTERVAL: Duration = Duration::from_millis(250);
 
+/// How long a handshake is tried before what waits for it is dropped: `REKEY_ATTEMPT_TIME` of the whitepaper.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
+
 /// One peer and its session, owned by one worker.
 pub struct Peer {
     tunn: Tunn,
     index: PeerIndex,
     has_session: bool,
     staged: VecDeque<Box<[u8]>>,
+    /// When the first of the packets that wait began to.
+    waiting_since: Option<Instant>,
     keepalive: Option<Duration>,
     last_authenticated: Instant,
     last_initiation: Option<Instant>,
@@ -120,6 +125,7 @@ impl Peer {
             index,
             has_session: false,
             staged: VecDeque::new(),
+            waiting_since: None,
             keepalive,
             last_authenticated: now,
             last_initiation: None,
@@ -188,7 +194,10 @@ impl Peer {
     }
 
     /// Keeps a packet, already padded, until the handshake is done.
-    pub fn stage(&mut self, padded: &[u8]) -> Staged {
+    pub fn stage(&mut self, padded: &[u8], now: Instant) -> Staged {
+        if self.staged.is_empty() {
+            self.waiting_since = Some(now);
+        }
         let full = self.staged.len() >= STAGED_MAX;
         if full {
             self.staged.pop_front();
@@ -298,17 +307,23 @@ impl Peer {
     /// When `out` is shorter than [`CONTROL_ROOM`].
     pub fn on_timer(&mut self, out: &mut [u8], now: Instant) -> Timed {
         assert!(out.len() >= CONTROL_ROOM, "no room for an initiation");
-        let mut timed = Timed::default();
-        match self.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) => timed.send = Some(message.len()),
-            TunnResult::Err(WireGuardError::ConnectionExpired) => {
-                timed.staged_dropped = self.staged.len();
-                self.staged.clear();
-            }
+        let (send, gave_up) = match self.tunn.update_timers(out) {
+            TunnResult::WriteToNetwork(message) => (Some(message.len()), false),
+            TunnResult::Err(WireGuardError::ConnectionExpired) => (None, true),
             TunnResult::Done
             | TunnResult::Err(_)
             | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => {}
+            | TunnResult::WriteToTunnelV6(..) => (None, false),
+        };
+        let mut timed = Timed { send, ..Timed::default() };
+        if gave_up && !self.staged.is_empty() {
+            if self.waiting_since.is_some_and(|since| now.saturating_duration_since(since) < GIVE_UP_AFTER) {
+                // boringtun wipes everything 540 s after the last handshake, a handshake under way included.
+                timed.send = self.initiate(out);
+            } else {
+                timed.staged_dropped = self.staged.len();
+                self.staged.clear();
+            }
         }
         self.refresh();
         if timed.send.is_none() && self.keepalive_is_due(now) {

@@ -239,7 +239,10 @@ impl Echo {
     fn sequence_of_reply(&self, datagram: &[u8]) -> Option<u16> {
         let (icmp, reply) = match self.target {
             // A raw IPv4 socket delivers the IP header, an IPv6 one does not.
-            IpAddr::V4(_) => (datagram.get(usize::from(datagram.first()? & 0x0f) * 4..)?, 0),
+            IpAddr::V4(_) => (
+                datagram.get(usize::from(datagram.first()? & 0x0f) * 4..)?,
+                0,
+            ),
             IpAddr::V6(_) => (datagram, 129),
         };
         let header: &[u8; 8] = icmp.first_chunk()?;
@@ -291,7 +294,11 @@ mod tests {
     fn echo(target: &str, id: u16) -> Echo {
         // Any socket will do: these tests only read bytes.
         let socket = Socket::new(Domain::IPV4, Type::DGRAM, None).unwrap();
-        Echo { socket, target: target.parse().unwrap(), id }
+        Echo {
+            socket,
+            target: target.parse().unwrap(),
+            id,
+        }
     }
 
     #[test]
@@ -311,9 +318,19 @@ mod tests {
         datagram.extend([0, 0, 0, 0, 0, 7, 1, 2]);
         assert_eq!(v4.sequence_of_reply(&datagram), Some(0x102));
         datagram[24] = 8;
-        assert_eq!(v4.sequence_of_reply(&datagram), None, "a request is no reply");
-        assert_eq!(echo("fd00::1", 9).sequence_of_reply(&[129, 0, 0, 0, 0, 9, 0, 5]), Some(5));
-        assert_eq!(echo("fd00::1", 8).sequence_of_reply(&[129, 0, 0, 0, 0, 9, 0, 5]), None);
+        assert_eq!(
+            v4.sequence_of_reply(&datagram),
+            None,
+            "a request is no reply"
+        );
+        assert_eq!(
+            echo("fd00::1", 9).sequence_of_reply(&[129, 0, 0, 0, 0, 9, 0, 5]),
+            Some(5)
+        );
+        assert_eq!(
+            echo("fd00::1", 8).sequence_of_reply(&[129, 0, 0, 0, 0, 9, 0, 5]),
+            None
+        );
         for len in 0..24 {
             assert_eq!(v4.sequence_of_reply(&datagram[..len]), None);
         }

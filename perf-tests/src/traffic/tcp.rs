@@ -116,16 +116,30 @@ pub(crate) fn connect(
     let listener = to
         .run(|| TcpListener::bind(SocketAddr::new(addr, 0)))?
         .with_context(|| format!("listening on {addr} in {}", to.label()))?;
-    let target = listener.local_addr().context("asking for the listener's port")?;
+    let target = listener
+        .local_addr()
+        .context("asking for the listener's port")?;
     let sender = from
         .run(|| TcpStream::connect_timeout(&target, CONNECT_MAX))?
-        .with_context(|| format!("connecting from {} to {target} in {}", from.label(), to.label()))?;
+        .with_context(|| {
+            format!(
+                "connecting from {} to {target} in {}",
+                from.label(),
+                to.label()
+            )
+        })?;
     // The server sees a connection one ACK later than the client, or never, if the path just broke.
-    SockRef::from(&listener).set_read_timeout(Some(CONNECT_MAX)).context("setting a timeout")?;
+    SockRef::from(&listener)
+        .set_read_timeout(Some(CONNECT_MAX))
+        .context("setting a timeout")?;
     let (receiver, _) = listener.accept().context("accepting the connection")?;
     for stream in [&sender, &receiver] {
-        stream.set_read_timeout(Some(WAKE)).context("setting a timeout")?;
-        stream.set_write_timeout(Some(WAKE)).context("setting a timeout")?;
+        stream
+            .set_read_timeout(Some(WAKE))
+            .context("setting a timeout")?;
+        stream
+            .set_write_timeout(Some(WAKE))
+            .context("setting a timeout")?;
     }
     Ok((sender, receiver))
 }

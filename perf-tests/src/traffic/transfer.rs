@@ -37,8 +37,14 @@ pub fn verified_transfer(
         Err(panic) => std::panic::resume_unwind(panic),
     };
     let (received, count) = received.context("receiving")?;
-    ensure!(count == bytes, "{count} bytes arrived of {bytes} sent to {addr}");
-    ensure!(sent == received, "{bytes} bytes arrived at {addr} with another hash");
+    ensure!(
+        count == bytes,
+        "{count} bytes arrived of {bytes} sent to {addr}"
+    );
+    ensure!(
+        sent == received,
+        "{bytes} bytes arrived at {addr} with another hash"
+    );
     Ok(begun.elapsed())
 }
 
@@ -63,7 +69,9 @@ fn send(mut stream: TcpStream, bytes: u64, seed: u64, end: Instant) -> Result<Ve
         }
         left -= len as u64;
     }
-    stream.shutdown(Shutdown::Write).context("ending the flow")?;
+    stream
+        .shutdown(Shutdown::Write)
+        .context("ending the flow")?;
     Ok(hash.finalize().to_vec())
 }
 
@@ -114,6 +122,9 @@ mod tests {
         // First output for seed 1234567, from the reference implementation (prng.di.unimi.it/splitmix64.c).
         let mut bytes = [0; 9];
         SplitMix64(1_234_567).fill(&mut bytes);
-        assert_eq!(u64::from_le_bytes(*bytes.first_chunk().unwrap()), 6_457_827_717_110_365_317);
+        assert_eq!(
+            u64::from_le_bytes(*bytes.first_chunk().unwrap()),
+            6_457_827_717_110_365_317
+        );
     }
 }

@@ -59,17 +59,31 @@ impl UdpBlast {
     ///
     /// # Errors
     /// When a socket cannot be opened.
-    pub fn start(from: &Namespace, to: &Namespace, addr: IpAddr, payload_bytes: usize) -> Result<Self> {
-        ensure!(payload_bytes >= 8, "{payload_bytes} bytes do not hold a sequence number");
+    pub fn start(
+        from: &Namespace,
+        to: &Namespace,
+        addr: IpAddr,
+        payload_bytes: usize,
+    ) -> Result<Self> {
+        ensure!(
+            payload_bytes >= 8,
+            "{payload_bytes} bytes do not hold a sequence number"
+        );
         let receiver = to
             .run(|| UdpSocket::bind(SocketAddr::new(addr, 0)))?
             .with_context(|| format!("binding a UDP socket to {addr} in {}", to.label()))?;
-        let target = receiver.local_addr().context("asking for the receiver's port")?;
+        let target = receiver
+            .local_addr()
+            .context("asking for the receiver's port")?;
         let sender = from
             .run(|| connected(target))?
             .with_context(|| format!("opening a UDP socket to {target} in {}", from.label()))?;
-        receiver.set_read_timeout(Some(WAKE)).context("setting a timeout")?;
-        sender.set_write_timeout(Some(WAKE)).context("setting a timeout")?;
+        receiver
+            .set_read_timeout(Some(WAKE))
+            .context("setting a timeout")?;
+        sender
+            .set_write_timeout(Some(WAKE))
+            .context("setting a timeout")?;
         // The receiver shares its cores with the rest of the lab and is not what is measured. The kernel caps
         // this at net.core.rmem_max, which is as good as it gets.
         let _ = SockRef::from(&receiver).set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
@@ -144,11 +158,20 @@ fn send(socket: &UdpSocket, payload_bytes: usize, stop: &AtomicBool) -> std::io:
         for (number, payload) in (sent..).zip(&mut payloads) {
             payload[..8].copy_from_slice(&u64::to_be_bytes(number));
         }
-        let slices: Vec<[IoSlice<'_>; 1]> =
-            payloads.iter().map(|payload| [IoSlice::new(payload)]).collect();
+        let slices: Vec<[IoSlice<'_>; 1]> = payloads
+            .iter()
+            .map(|payload| [IoSlice::new(payload)])
+            .collect();
         let flags = MsgFlags::empty();
-        let result = sendmmsg(socket.as_raw_fd(), &mut headers, &slices, to_connected, [], flags)
-            .map(|taken| taken.count() as u64);
+        let result = sendmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            &slices,
+            to_connected,
+            [],
+            flags,
+        )
+        .map(|taken| taken.count() as u64);
         match result {
             Ok(taken) => sent += taken,
             Err(error) if is_transient(error) => {}
@@ -170,10 +193,18 @@ fn receive(
     let mut arrivals = Arrivals::default();
     let mut highest = 0;
     while !stop.load(Ordering::Relaxed) {
-        let mut slices: Vec<[IoSliceMut<'_>; 1]> =
-            buffers.iter_mut().map(|buffer| [IoSliceMut::new(buffer)]).collect();
+        let mut slices: Vec<[IoSliceMut<'_>; 1]> = buffers
+            .iter_mut()
+            .map(|buffer| [IoSliceMut::new(buffer)])
+            .collect();
         let flags = MsgFlags::MSG_WAITFORONE;
-        let result = recvmmsg(socket.as_raw_fd(), &mut headers, slices.iter_mut(), flags, None);
+        let result = recvmmsg(
+            socket.as_raw_fd(),
+            &mut headers,
+            slices.iter_mut(),
+            flags,
+            None,
+        );
         let lens: Vec<usize> = match result {
             Ok(messages) => messages.map(|message| message.bytes).collect(),
             Err(error) if is_transient(error) => continue,

@@ -20,10 +20,17 @@ pub fn can_run() -> bool {
 pub fn patronus() -> Option<Program> {
     let binary = match std::env::var_os("PATRONUS_BIN") {
         Some(path) => PathBuf::from(path),
-        None => std::env::current_exe().unwrap().parent()?.parent()?.join("patronus"),
+        None => std::env::current_exe()
+            .unwrap()
+            .parent()?
+            .parent()?
+            .join("patronus"),
     };
     if !binary.exists() {
-        skip(&format!("{} is missing: cargo build -p patronus-cli", binary.display()));
+        skip(&format!(
+            "{} is missing: cargo build -p patronus-cli",
+            binary.display()
+        ));
         return None;
     }
     Some(Program::Patronus { binary })
@@ -31,7 +38,11 @@ pub fn patronus() -> Option<Program> {
 
 /// `boringtun-cli` from PATH, or `BORINGTUN_CLI`.
 pub fn boringtun() -> Option<Program> {
-    let binary = find("BORINGTUN_CLI", "boringtun-cli", "cargo install boringtun-cli")?;
+    let binary = find(
+        "BORINGTUN_CLI",
+        "boringtun-cli",
+        "cargo install boringtun-cli",
+    )?;
     Some(Program::BoringtunCli { binary })
 }
 
@@ -47,7 +58,9 @@ fn find(variable: &str, name: &str, how: &str) -> Option<PathBuf> {
     match found {
         Some(path) if path.exists() => Some(path),
         _ => {
-            skip(&format!("no {name} on PATH and none named by {variable}: {how}"));
+            skip(&format!(
+                "no {name} on PATH and none named by {variable}: {how}"
+            ));
             None
         }
     }

@@ -1,0 +1,749 @@
+//! Sites and links in memory, on virtual time: the same [`Engine`] as in the daemon, with nothing real around it.
+//!
+//! [`Net`] owns the clock, the sites and the wire between them. It does what a host must do: one input into an
+//! engine, then every output out of it, then the next input; packets for a sibling are carried there. After every
+//! step it checks the engine's books. All chance comes from one seed, which a failing test prints.
+//!
+//! Without feature `mock-clock` only the engines' own time is virtual: boringtun reads the real clock, which
+//! hardly moves, so handshakes are neither retried nor renewed. With it both move in step.
+
+use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use patronus_packet::frame::FRAME_DATA_MAX;
+use patronus_packet::{
+    Cutter, Endpoint, FrameBuf, Joining, Padding, Prefix, TrainLimits, TunFrame, TunWrite, UdpFrame, parse,
+};
+use patronus_tunnel::{Identity, Message, PeerIndex, PrivateKey, WorkerId};
+
+use crate::snapshot::PeerStats;
+use crate::{Counters, Engine, EngineConfig, Event, Generation, Handoff, PeerId, PeerSpec, Snapshot};
+
+/// Datagrams that a receiver joins into one frame: `UDP_GRO_CNT_MAX` of Linux.
+const GRO_DATAGRAMS_MAX: usize = 64;
+/// Calls of `handle_timeout` at one instant before the simulator calls it a livelock.
+const STEPS_PER_INSTANT_MAX: usize = 10_000;
+/// The port that every site listens on.
+pub const OUTER_PORT: u16 = 51_820;
+
+/// A site's place in its [`Net`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SiteId(pub usize);
+
+/// How a link treats datagrams. The default delivers each once, in order, after 1 ms.
+#[derive(Clone, Copy, Debug)]
+pub struct Link {
+    /// Time every datagram takes.
+    pub delay: Duration,
+    /// Up to this much more, at random for each datagram: what overtakes is reordered.
+    pub jitter: Duration,
+    /// Chance of being lost, from 0 to 1.
+    pub loss: f64,
+    /// Chance of arriving twice, from 0 to 1.
+    pub duplicate: f64,
+    /// Says which datagrams may pass; what may not is lost.
+    pub filter: fn(&[u8]) -> bool,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(1),
+            jitter: Duration::ZERO,
+            loss: 0.0,
+            duplicate: 0.0,
+            filter: |_| true,
+        }
+    }
+}
+
+/// What a site is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteOptions {
+    /// Workers, and so engines.
+    pub workers: usize,
+    /// Inner MTU in bytes.
+    pub mtu: usize,
+    /// What its TUN takes joined.
+    pub joining: Joining,
+    /// How long a train its sockets take.
+    pub trains: TrainLimits,
+    /// Handshake messages a second before the gate asks for cookies.
+    pub handshakes_per_s: u64,
+    /// Flow entries per worker.
+    pub flow_slots: usize,
+}
+
+impl Default for SiteOptions {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            mtu: 1420,
+            joining: Joining { tcp: true, udp: true },
+            trains: TrainLimits { segments: 63, bytes: 65_000 },
+            handshakes_per_s: 100,
+            flow_slots: 1024,
+        }
+    }
+}
+
+/// Which worker of a site the kernel gives a datagram to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// The one that the receiver index names; the first for everything else. What classic BPF does.
+    ByIndex,
+    /// Always the same one: the kernel without a steering program.
+    Fixed(WorkerId),
+}
+
+/// A datagram as an eavesdropper sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Captured {
+    /// When it was sent.
+    pub at: Instant,
+    /// Where from.
+    pub from: SocketAddr,
+    /// Where to.
+    pub to: SocketAddr,
+    /// The UDP payload.
+    pub bytes: Vec<u8>,
+    /// How often the link delivers it: 0 is lost.
+    pub copies: usize,
+}
+
+impl Captured {
+    /// What it claims to be; `None` for no WireGuard message.
+    pub fn message(&self) -> Option<Message> {
+        Message::parse(&self.bytes).ok()
+    }
+}
+
+/// One site: its engines and what came out of them.
+pub struct Site {
+    /// Which worker a datagram goes to.
+    pub steering: Steering,
+    /// Inner packets that were written to the TUN, superpackets taken apart again.
+    pub delivered: Vec<Vec<u8>>,
+    /// What control was told.
+    pub events: Vec<Event>,
+    /// A site that is down neither receives nor runs.
+    pub is_up: bool,
+    engines: Vec<Engine>,
+    identity: Arc<Identity>,
+    outer: SocketAddr,
+    specs: BTreeMap<PeerId, PeerSpec>,
+    generation: u64,
+    options: SiteOptions,
+    own_captured: u64,
+}
+
+impl Site {
+    /// Our key pair.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The engine of a worker.
+    pub fn engine(&self, worker: usize) -> &Engine {
+        &self.engines[worker]
+    }
+
+    /// The engine of a worker, for what [`Net`] has no verb for.
+    pub fn engine_mut(&mut self, worker: usize) -> &mut Engine {
+        &mut self.engines[worker]
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// Where the site is reached.
+    pub fn outer(&self) -> SocketAddr {
+        self.outer
+    }
+
+    /// The sum over all workers.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for engine in &self.engines {
+            sum += engine.counters();
+        }
+        sum
+    }
+
+    /// A peer as configured.
+    pub fn spec(&self, peer: PeerId) -> &PeerSpec {
+        &self.specs[&peer]
+    }
+
+    /// Makes the engines anew.
+    fn start(&mut self, snapshot: &Arc<Snapshot>, seed: u64, now: Instant) {
+        let options = self.options;
+        let engine_of = |worker: usize| {
+            let config = EngineConfig {
+                worker: WorkerId(worker as u8),
+                workers: options.workers,
+                flow_slots: options.flow_slots,
+                seed,
+                joining: options.joining,
+                trains: options.trains,
+            };
+            Engine::new(config, snapshot, now)
+        };
+        self.engines = (0..options.workers).map(engine_of).collect();
+        let tables: Vec<_> = self.engines.iter().map(|engine| engine.flow_table().clone()).collect();
+        for (worker, engine) in self.engines.iter_mut().enumerate() {
+            let others = tables.iter().enumerate().filter(|(other, _)| *other != worker);
+            engine.set_siblings(others.map(|(_, table)| table.clone()).collect());
+        }
+    }
+
+    fn snapshot(&self, epoch: Instant) -> Arc<Snapshot> {
+        let specs = self.specs.values().cloned().map(Arc::new);
+        let generation = Generation(self.generation);
+        Arc::new(Snapshot::new(generation, self.identity.clone(), epoch, self.options.mtu, specs))
+    }
+}
+
+/// Sites, the wire between them, and the time.
+pub struct Net {
+    /// The link between two sites, or from a site to itself, where none was set by [`set_link`](Self::set_link).
+    pub link: Link,
+    /// Every datagram that was sent, lost ones too.
+    pub captured: Vec<Captured>,
+    links: HashMap<(SiteId, SiteId), Link>,
+    sites: Vec<Site>,
+    wire: BinaryHeap<Delivery>,
+    /// Datagrams to addresses where no site is.
+    outside: HashMap<SocketAddr, VecDeque<Vec<u8>>>,
+    dice: Dice,
+    seed: u64,
+    sequence: u64,
+    epoch: Instant,
+    now: Instant,
+}
+
+/// A datagram on its way.
+struct Delivery {
+    at: Instant,
+    /// Keeps datagrams of one instant in order.
+    sequence: u64,
+    from: SocketAddr,
+    to: SocketAddr,
+    bytes: Vec<u8>,
+}
+
+impl Net {
+    /// An empty world. The same seed gives the same losses; keys are random, for boringtun makes its own.
+    pub fn new(seed: u64) -> Self {
+        #[expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
+        let epoch = Instant::now();
+        let net = Self {
+            link: Link::default(),
+            captured: Vec::new(),
+            links: HashMap::new(),
+            sites: Vec::new(),
+            wire: BinaryHeap::new(),
+            outside: HashMap::new(),
+            dice: Dice::new(seed),
+            seed,
+            sequence: 0,
+            epoch,
+            now: epoch,
+        };
+        net.move_mocked_clock();
+        net
+    }
+
+    /// A world of `sites` sites, each connected with each: site `i` owns 10.i.0.0/16 and `fd00:i::/32`.
+    pub fn mesh(seed: u64, sites: usize, options: SiteOptions) -> Self {
+        let mut net = Self::new(seed);
+        let ids: Vec<SiteId> = (0..sites).map(|_| net.add_site(options)).collect();
+        for (at, a) in ids.iter().enumerate() {
+            for b in &ids[at + 1..] {
+                net.connect(*a, *b);
+            }
+        }
+        net
+    }
+
+    /// A site without peers, at 192.0.2.(i+1).
+    pub fn add_site(&mut self, options: SiteOptions) -> SiteId {
+        let id = SiteId(self.sites.len());
+        let identity = Arc::new(Identity::new(PrivateKey::generate(), options.handshakes_per_s));
+        let mut site = Site {
+            steering: Steering::ByIndex,
+            delivered: Vec::new(),
+            events: Vec::new(),
+            is_up: true,
+            engines: Vec::new(),
+            identity,
+            outer: SocketAddr::from(([192, 0, 2, id.0 as u8 + 1], OUTER_PORT)),
+            specs: BTreeMap::new(),
+            generation: 1,
+            options,
+            own_captured: 0,
+        };
+        let snapshot = site.snapshot(self.epoch);
+        site.start(&snapshot, self.seed ^ id.0 as u64, self.now);
+        self.sites.push(site);
+        id
+    }
+
+    /// The daemon of a site dies and starts again with the same configuration: sessions, flows, counters and what
+    /// waited are gone.
+    pub fn restart(&mut self, site: SiteId) {
+        let seed = self.dice.next_u64();
+        let site = &mut self.sites[site.0];
+        let snapshot = site.snapshot(self.epoch);
+        site.own_captured = 0;
+        site.start(&snapshot, seed, self.now);
+    }
+
+    /// What site `at` has to know to have site `of` as a peer: number `of`, first worker, all its prefixes.
+    pub fn spec_of(&self, of: SiteId) -> PeerSpec {
+        PeerSpec {
+            id: peer_id(of),
+            public_key: self.sites[of.0].identity.public_key(),
+            preshared_key: None,
+            endpoint: Some(self.sites[of.0].outer),
+            endpoint_serial: 0,
+            allowed_ips: prefixes_of(of),
+            keepalive: None,
+            worker: WorkerId(0),
+            stats: Arc::new(PeerStats::default()),
+        }
+    }
+
+    /// Makes two sites peers of each other. Both know the other's address, so both begin a handshake as soon as
+    /// time passes.
+    pub fn connect(&mut self, a: SiteId, b: SiteId) {
+        for (at, of) in [(a, b), (b, a)] {
+            let spec = self.spec_of(of);
+            self.add_peer(at, spec);
+        }
+    }
+
+    /// Makes two sites peers of each other; only the first knows the other's address, and initiates.
+    pub fn connect_from(&mut self, initiator: SiteId, responder: SiteId) {
+        let spec = PeerSpec { endpoint: None, ..self.spec_of(initiator) };
+        self.add_peer(responder, spec);
+        let spec = self.spec_of(responder);
+        self.add_peer(initiator, spec);
+    }
+
+    /// Configures a peer.
+    pub fn add_peer(&mut self, at: SiteId, spec: PeerSpec) {
+        self.edit(at, |specs| {
+            specs.insert(spec.id, spec);
+        });
+    }
+
+    /// Changes the configuration of a site and has all its workers take it.
+    pub fn edit(&mut self, site: SiteId, change: impl FnOnce(&mut BTreeMap<PeerId, PeerSpec>)) {
+        change(&mut self.sites[site.0].specs);
+        self.reload(site);
+    }
+
+    /// Changes one peer of a site.
+    pub fn edit_peer(&mut self, site: SiteId, peer: PeerId, change: impl FnOnce(&mut PeerSpec)) {
+        self.edit(site, |specs| change(specs.get_mut(&peer).expect("the peer is configured")));
+    }
+
+    /// Gives a site another key pair.
+    pub fn set_identity(&mut self, site: SiteId, key: PrivateKey) {
+        let handshakes_per_s = self.sites[site.0].options.handshakes_per_s;
+        self.sites[site.0].identity = Arc::new(Identity::new(key, handshakes_per_s));
+        self.reload(site);
+    }
+
+    /// Gives a site another inner MTU.
+    pub fn set_mtu(&mut self, site: SiteId, mtu: usize) {
+        self.sites[site.0].options.mtu = mtu;
+        self.reload(site);
+    }
+
+    fn reload(&mut self, id: SiteId) {
+        let site = &mut self.sites[id.0];
+        site.generation += 1;
+        let snapshot = site.snapshot(self.epoch);
+        for worker in 0..site.engines.len() {
+            self.sites[id.0].engines[worker].handle_snapshot(snapshot.clone(), self.now);
+            self.drain(id, worker);
+        }
+    }
+
+    /// The time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// Time since the world began.
+    pub fn elapsed(&self) -> Duration {
+        self.now - self.epoch
+    }
+
+    /// The chances of this world, for tests that want more of them.
+    pub fn dice(&mut self) -> &mut Dice {
+        &mut self.dice
+    }
+
+    /// A site.
+    pub fn site(&self, id: SiteId) -> &Site {
+        &self.sites[id.0]
+    }
+
+    /// A site, to change.
+    pub fn site_mut(&mut self, id: SiteId) -> &mut Site {
+        &mut self.sites[id.0]
+    }
+
+    /// Sets the link in one direction.
+    pub fn set_link(&mut self, from: SiteId, to: SiteId, link: Link) {
+        self.links.insert((from, to), link);
+    }
+
+    /// Gives a site another outer address, as a NAT does that forgot its mapping. What is on its way to the old
+    /// one is lost.
+    pub fn move_site(&mut self, site: SiteId, outer: SocketAddr) {
+        self.sites[site.0].outer = outer;
+    }
+
+    /// Takes what the site delivered since the last call.
+    pub fn take_delivered(&mut self, site: SiteId) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.sites[site.0].delivered)
+    }
+
+    /// Takes what was captured since the last call.
+    pub fn take_captured(&mut self) -> Vec<Captured> {
+        std::mem::take(&mut self.captured)
+    }
+
+    /// Takes the datagrams that were sent to an address where no site is.
+    pub fn take_outside(&mut self, addr: SocketAddr) -> Vec<Vec<u8>> {
+        self.outside.remove(&addr).unwrap_or_default().into()
+    }
+
+    /// A finished packet comes from the TUN queue of a worker.
+    pub fn send(&mut self, site: SiteId, worker: usize, packet: &[u8]) {
+        self.send_frame(site, worker, TunFrame { buf: FrameBuf::from_data(packet), ..TunFrame::default() });
+    }
+
+    /// A frame comes from the TUN queue of a worker.
+    pub fn send_frame(&mut self, site: SiteId, worker: usize, frame: TunFrame) {
+        let mut frames = [frame];
+        let taken = self.sites[site.0].engines[worker].handle_tun(&mut frames, self.now);
+        assert_eq!(taken, 1, "a drained engine takes a frame");
+        self.drain(site, worker);
+    }
+
+    /// A datagram reaches a site at once, from anywhere; steering chooses the worker.
+    pub fn inject(&mut self, from: SocketAddr, site: SiteId, datagram: &[u8]) {
+        self.receive(site, from, &[datagram.to_vec()]);
+    }
+
+    /// A frame comes from the uplink socket of a worker.
+    pub fn inject_frame(&mut self, site: SiteId, worker: usize, frame: UdpFrame) {
+        let mut frames = [frame];
+        let taken = self.sites[site.0].engines[worker].handle_udp(&mut frames, self.now);
+        assert_eq!(taken, 1, "a drained engine takes a frame");
+        self.drain(site, worker);
+    }
+
+    /// Lets time pass: whatever falls due on the way happens, in order.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut steps = 0;
+        loop {
+            let Some(next) = self.next_due().map(|at| at.max(self.now)).filter(|at| *at <= end) else {
+                break;
+            };
+            steps = if next > self.now { 0 } else { steps + 1 };
+            assert!(steps < STEPS_PER_INSTANT_MAX, "time stands still: {next:?}");
+            self.set_now(next);
+            let worked = self.step();
+            assert!(worked, "something is due and nothing is done");
+        }
+        self.set_now(end);
+        self.assert_books();
+    }
+
+    /// Lets time pass until nothing is on the wire.
+    pub fn settle(&mut self) {
+        while let Some(next) = self.wire.peek().map(|delivery| delivery.at) {
+            let wait = next.saturating_duration_since(self.now);
+            self.run_for(wait);
+        }
+        self.assert_books();
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let wire = self.wire.peek().map(|delivery| delivery.at);
+        let up = self.sites.iter().filter(|site| site.is_up);
+        let timers = up.flat_map(|site| site.engines.iter().filter_map(Engine::poll_timeout));
+        timers.chain(wire).min()
+    }
+
+    /// Does what is due; `false` when nothing was.
+    fn step(&mut self) -> bool {
+        let mut worked = false;
+        if self.wire.peek().is_some_and(|delivery| delivery.at <= self.now) {
+            self.deliver_train();
+            worked = true;
+        }
+        for id in (0..self.sites.len()).map(SiteId) {
+            for worker in 0..self.sites[id.0].engines.len() {
+                let site = &mut self.sites[id.0];
+                let due = site.engines[worker].poll_timeout().is_some_and(|at| at <= self.now);
+                if due && site.is_up {
+                    site.engines[worker].handle_timeout(self.now);
+                    self.drain(id, worker);
+                    worked = true;
+                }
+            }
+        }
+        worked
+    }
+
+    /// Takes the first datagram off the wire, and with it those that follow at the same instant and that GRO
+    /// would join: same ends, same length, the last may be shorter.
+    fn deliver_train(&mut self) {
+        let Some(first) = self.wire.pop() else { return };
+        let step = first.bytes.len();
+        let (from, to) = (first.from, first.to);
+        let mut train = vec![first.bytes];
+        while let Some(next) = self.wire.peek()
+            && next.at <= self.now
+            && (next.from, next.to) == (from, to)
+            && train.len() < GRO_DATAGRAMS_MAX
+            && train.last().is_some_and(|last| last.len() == step)
+            && next.bytes.len() <= step
+            && !next.bytes.is_empty()
+            && (train.len() + 1) * step <= FRAME_DATA_MAX
+        {
+            train.extend(self.wire.pop().map(|delivery| delivery.bytes));
+        }
+        match self.sites.iter().position(|site| site.outer == to) {
+            Some(site) if self.sites[site].is_up => self.receive(SiteId(site), from, &train),
+            Some(_) => {}
+            None => self.outside.entry(to).or_default().extend(train),
+        }
+    }
+
+    fn receive(&mut self, id: SiteId, from: SocketAddr, train: &[Vec<u8>]) {
+        let site = &self.sites[id.0];
+        let worker = match site.steering {
+            Steering::Fixed(worker) => worker.as_usize(),
+            Steering::ByIndex => steer(&train[0], site.engines.len()),
+        };
+        let local = site.outer.ip();
+        self.inject_frame(id, worker, udp_frame(from, Some(local), train));
+    }
+
+    /// Takes everything out of an engine, carries what is for siblings to them, and so on.
+    fn drain(&mut self, id: SiteId, worker: usize) {
+        let mut queue = VecDeque::new();
+        self.drain_engine(id, worker, &mut queue);
+        while let Some((origin, to, mut handoff)) = queue.pop_front() {
+            let to = WorkerId::as_usize(to);
+            let taken = self.sites[id.0].engines[to].handle_handoff(&mut handoff, self.now);
+            assert!(taken, "a drained engine takes a handoff");
+            self.sites[id.0].engines[origin].recycle(handoff);
+            self.drain_engine(id, to, &mut queue);
+        }
+    }
+
+    fn drain_engine(&mut self, id: SiteId, worker: usize, queue: &mut VecDeque<(usize, WorkerId, Handoff)>) {
+        let site = &mut self.sites[id.0];
+        let engine = &mut site.engines[worker];
+        queue.extend(engine.take_handoffs().map(|(to, handoff)| (worker, to, handoff)));
+        while let Some(event) = engine.poll_event() {
+            site.events.push(event);
+        }
+        for write in engine.tun_out().writes() {
+            site.delivered.extend(packets_of(&write));
+        }
+        engine.tun_sent(engine.tun_out().packets(), 0);
+
+        let mut datagrams = Vec::new();
+        let (mut sent, mut own) = (0, 0);
+        for train in engine.udp_out().trains() {
+            let packets = u64::from(train.packets);
+            *(if train.own { &mut own } else { &mut sent }) += packets;
+            let bytes = engine.udp_out().bytes(train);
+            assert_eq!(bytes.chunks(train.segment_len).count() as u64, packets, "{train:?}");
+            datagrams.extend(bytes.chunks(train.segment_len).map(|bytes| (train.endpoint, bytes.to_vec())));
+        }
+        engine.udp_sent(sent, own, 0, &[]);
+        site.own_captured += own;
+        assert!(engine.counters().is_balanced(), "site {} worker {worker}: {:?}", id.0, engine.counters());
+        let from = site.outer;
+        for (endpoint, bytes) in datagrams {
+            self.transmit(id, from, endpoint, bytes);
+        }
+    }
+
+    fn transmit(&mut self, site: SiteId, from: SocketAddr, endpoint: Endpoint, bytes: Vec<u8>) {
+        let to = endpoint.remote;
+        let target = self.sites.iter().position(|other| other.outer == to);
+        let between = target.and_then(|target| self.links.get(&(site, SiteId(target))));
+        let link = *between.unwrap_or(&self.link);
+        let is_lost = !(link.filter)(&bytes) || self.dice.chance(link.loss);
+        let copies = if is_lost { 0 } else { 1 + usize::from(self.dice.chance(link.duplicate)) };
+        self.captured.push(Captured { at: self.now, from, to, bytes: bytes.clone(), copies });
+        for _ in 0..copies {
+            let jitter = link.jitter.mul_f64(self.dice.fraction());
+            self.sequence += 1;
+            let (at, sequence) = (self.now + link.delay + jitter, self.sequence);
+            self.wire.push(Delivery { at, sequence, from, to, bytes: bytes.clone() });
+        }
+    }
+
+    /// Every engine's balance, every site's, and that what was sent is what was counted.
+    fn assert_books(&self) {
+        for (at, site) in self.sites.iter().enumerate() {
+            let sum = site.counters();
+            assert!(sum.is_balanced(), "site {at}: {sum:?}");
+            assert_eq!(sum.handed_out, sum.handed_in, "site {at} lost packets between its workers");
+            assert_eq!(sum.own_sent, site.own_captured, "site {at} miscounts its own messages");
+            for engine in &site.engines {
+                assert_eq!(engine.published().load(), *engine.counters(), "site {at} publishes late");
+            }
+        }
+    }
+
+    fn set_now(&mut self, now: Instant) {
+        debug_assert!(now >= self.now, "time flies one way");
+        self.now = now;
+        self.move_mocked_clock();
+    }
+
+    #[cfg(feature = "mock-clock")]
+    fn move_mocked_clock(&self) {
+        mock_instant::MockClock::set_time(self.now - self.epoch);
+    }
+
+    #[cfg(not(feature = "mock-clock"))]
+    fn move_mocked_clock(&self) {}
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("simulated world: seed {:#x}, {:?} after its begin", self.seed, self.now - self.epoch);
+        }
+    }
+}
+
+impl PartialEq for Delivery {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Delivery {}
+
+impl PartialOrd for Delivery {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Delivery {
+    /// The earliest is the greatest, for `BinaryHeap` gives the greatest first.
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (other.at, other.sequence).cmp(&(self.at, self.sequence))
+    }
+}
+
+/// The number under which every site knows another.
+pub fn peer_id(site: SiteId) -> PeerId {
+    PeerId(site.0 as u32)
+}
+
+/// The inner prefixes of a site.
+pub fn prefixes_of(site: SiteId) -> Vec<Prefix> {
+    let third = site.0 as u16;
+    let v6 = [0xfd00, third, 0, 0, 0, 0, 0, 0];
+    [(IpAddr::from([10, site.0 as u8, 0, 0]), 16), (IpAddr::from(v6), 32)]
+        .into_iter()
+        .filter_map(|(addr, len)| Prefix::new(addr, len))
+        .collect()
+}
+
+/// A frame as the kernel hands it over: one datagram, or a train of them.
+pub fn udp_frame(from: SocketAddr, local: Option<IpAddr>, train: &[Vec<u8>]) -> UdpFrame {
+    UdpFrame {
+        buf: FrameBuf::from_data(&train.concat()),
+        segment_len: if train.len() > 1 { train[0].len() } else { 0 },
+        endpoint: Endpoint { remote: from, local },
+    }
+}
+
+fn steer(datagram: &[u8], workers: usize) -> usize {
+    let receiver = match Message::parse(datagram) {
+        Ok(Message::Data { receiver, .. } | Message::Response { receiver } | Message::Cookie { receiver }) => receiver,
+        Ok(Message::Initiation) | Err(_) => return 0,
+    };
+    let worker = PeerIndex::from_receiver(receiver).worker().as_usize();
+    if worker < workers { worker } else { 0 }
+}
+
+/// The packets of one write to the TUN, as the kernel's stack cuts a superpacket.
+fn packets_of(write: &TunWrite<'_>) -> Vec<Vec<u8>> {
+    let bytes: Vec<u8> = write.fragments().flatten().copied().collect();
+    assert_eq!(bytes.len(), write.len);
+    let info = parse(&bytes).expect("the engine writes packets");
+    assert_eq!(usize::from(info.total_len), bytes.len());
+    let mut frame = TunFrame { vnet: write.vnet, buf: FrameBuf::from_data(&bytes) };
+    let mut cutter = Cutter::new(&mut frame, &info).expect("the engine writes superpackets that can be cut");
+    let mut packets = Vec::new();
+    while let Some(segment) = cutter.next_segment(Padding { mtu: FRAME_DATA_MAX }) {
+        packets.push(segment.padded[..segment.packet_len].to_vec());
+    }
+    assert_eq!(packets.len(), write.packets as usize);
+    packets
+}
+
+/// Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+#[derive(Clone, Debug)]
+pub struct Dice(u64);
+
+impl Dice {
+    /// The same seed throws the same numbers.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `end`, which is not 0.
+    pub fn below(&mut self, end: usize) -> usize {
+        assert!(end > 0, "there is no number below 0");
+        (self.next_u64() % end as u64) as usize
+    }
+
+    /// A number from 0 to less than 1.
+    pub fn fraction(&mut self) -> f64 {
+        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// True with that chance.
+    pub fn chance(&mut self, chance: f64) -> bool {
+        chance > 0.0 && self.fraction() < chance
+    }
+
+    /// Random bytes.
+    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
+        (0..len).map(|_| self.next_u64() as u8).collect()
+    }
+}
