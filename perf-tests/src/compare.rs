@@ -332,7 +332,8 @@ fn note(quick: bool) -> String {
     let text = match quick {
         true => "not a measurement: --quick only shows that the tool works",
         false => {
-            "every program at its defaults with MTU 1420, unpinned by the lab; gateways, sender and \
+            "every program at its defaults with MTU 1420; Patronus pins its workers, as it does by default, beginning at \
+             another core on each gateway, the others place their threads themselves; gateways, sender and \
              receiver share one machine, so ratios count and not rates"
         }
     };

@@ -46,6 +46,8 @@ pub struct GatewayConfig {
     pub mtu: u32,
     /// The sites it speaks to.
     pub peers: Vec<PeerConfig>,
+    /// The cores of its workers in order, for a program that takes such a list; empty for its default.
+    pub cores: Vec<usize>,
 }
 
 /// One peer of a gateway.
@@ -191,6 +193,9 @@ fn patronus_files(config: &GatewayConfig) -> Files {
         toml_list(&config.addresses),
         config.listen_port,
     );
+    if !config.cores.is_empty() {
+        let _ = writeln!(text, "\n[dataplane]\ncpus = {:?}", config.cores);
+    }
     for peer in &config.peers {
         let _ = writeln!(
             text,
@@ -241,6 +246,7 @@ mod tests {
             listen_port: 51820,
             addresses: vec!["10.255.0.1/32".parse().unwrap()],
             mtu: 1420,
+            cores: vec![1, 0],
             peers: vec![PeerConfig {
                 name: "site2".into(),
                 public_key: PrivateKey::generate().public_key(),

@@ -90,8 +90,23 @@ impl Lab {
             addresses: site.tunnel_addresses().to_vec(),
             mtu: TUNNEL_MTU,
             peers: peers.collect(),
+            cores: cores_from(usize::from(site.number) - 1),
         }
     }
+}
+
+/// The cores that this process may use, turned by `start`. All gateways of a lab share one machine: each begins
+/// with another core, or the first workers of all would meet on the first one.
+fn cores_from(start: usize) -> Vec<usize> {
+    let Ok(allowed) = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    let mut cores: Vec<usize> = (0..nix::sched::CpuSet::count())
+        .filter(|core| allowed.is_set(*core).unwrap_or(false))
+        .collect();
+    let turns = start % cores.len().max(1);
+    cores.rotate_left(turns);
+    cores
 }
 
 impl Site {

@@ -5,7 +5,7 @@
 //! whether it lives or not.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -25,7 +25,7 @@ use tokio::sync::mpsc;
 use crate::exchange::{Exchange, Mailbox, Order};
 use crate::link::Link;
 use crate::registry::{NamedEndpoint, Registry};
-use crate::report::{Report, StatusLine};
+use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
 use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
 use crate::uapi_server::{Call, UapiSocket, errno_text};
@@ -57,6 +57,8 @@ pub struct RunOptions {
 /// One line that says what is missing and what fixes it.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     let config = patronus_config::load(&options.config)?;
+    let report = options.report.as_deref().map(ReportFile::create);
+    let report = report.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -64,7 +66,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
     runtime.block_on(async {
         let (mut daemon, doors) = Daemon::start(config, options).await?;
         let outcome = daemon.control(doors).await;
-        daemon.stop(options.report.as_deref()).and(outcome)
+        daemon.stop(report).and(outcome)
     })
 }
 
@@ -529,7 +531,7 @@ impl Daemon {
     }
 
     /// Stops the workers, which closes the interface; then tells what happened to every packet.
-    fn stop(&mut self, report: Option<&Path>) -> anyhow::Result<()> {
+    fn stop(&mut self, report: Option<ReportFile>) -> anyhow::Result<()> {
         drop(self.uapi.take());
         self.exchange.stop();
         let mut counters: Vec<Counters> = Vec::new();
@@ -563,12 +565,7 @@ impl Daemon {
             balanced = end.balanced,
             "stopped"
         );
-        if let Some(path) = report {
-            let json = serde_json::to_vec_pretty(&end).context("cannot write the report")?;
-            std::fs::write(path, json)
-                .with_context(|| format!("cannot write {}", path.display()))?;
-        }
-        Ok(())
+        report.map_or(Ok(()), |file| file.write(&end))
     }
 }
 

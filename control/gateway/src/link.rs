@@ -124,7 +124,14 @@ impl Link {
             request
                 .execute()
                 .await
-                .map_err(|why| self.refused(format!("add address {new}"), &why, None))?;
+                .map_err(|why| {
+                    let fix = (errno_of(&why) == Some(EACCES) && new.addr().is_ipv6()).then(|| {
+                        "; IPv6 is switched off: `sysctl -w net.ipv6.conf.all.disable_ipv6=0 \
+                         net.ipv6.conf.default.disable_ipv6=0`"
+                            .to_owned()
+                    });
+                    self.refused(format!("add address {new}"), &why, fix)
+                })?;
             self.addresses.insert(*new);
         }
         Ok(())
@@ -227,3 +234,5 @@ fn errno_of(error: &rtnetlink::Error) -> Option<i32> {
 
 /// No such route.
 const ESRCH: i32 = 3;
+/// What an IPv6 address gets where the family is switched off.
+const EACCES: i32 = 13;

@@ -1,8 +1,12 @@
 //! What the gateway says of itself: the status line, and the report at its end.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use patronus_engine::{Counters, PeerSpec};
 use serde::Serialize;
 
@@ -66,6 +70,40 @@ impl Report {
             workers: workers.len(),
             worker_panics,
         }
+    }
+}
+
+/// The file of `--report`, opened at the start: a path that cannot be written is found out then, and the report
+/// of an earlier run is not mistaken for this one's.
+#[derive(Debug)]
+pub struct ReportFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl ReportFile {
+    /// Makes the file, or empties it.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path)
+            .with_context(|| format!("cannot write {}: choose another --report", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    /// What the system answers.
+    pub fn write(mut self, report: &Report) -> anyhow::Result<()> {
+        let written = serde_json::to_writer_pretty(&self.file, report)
+            .map_err(std::io::Error::from)
+            .and_then(|()| self.file.flush());
+        written.with_context(|| format!("cannot write {}", self.path.display()))
     }
 }
 

@@ -3,7 +3,7 @@
 //! Connections read and write by themselves; the requests go one after the other to the daemon.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -46,6 +46,12 @@ pub enum UapiSocketError {
     #[error("{path} is served by a running program: stop it, or set another [site] interface")]
     Taken {
         /// The socket.
+        path: PathBuf,
+    },
+    /// Something else is in its place.
+    #[error("{path} is not a socket: move it away, or choose --uapi-dir")]
+    NotSocket {
+        /// The path.
         path: PathBuf,
     },
     /// It cannot be bound.
@@ -105,8 +111,15 @@ impl Drop for UapiSocket {
 
 /// A socket that nobody answers on is what a killed gateway left behind.
 fn remove_stale(path: &Path) -> Result<(), UapiSocketError> {
-    if !path.exists() {
-        return Ok(());
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => {}
+        Ok(_) => {
+            return Err(UapiSocketError::NotSocket {
+                path: path.to_owned(),
+            });
+        }
+        // What else is wrong with the path, binding says.
+        Err(_) => return Ok(()),
     }
     match std::os::unix::net::UnixStream::connect(path) {
         Ok(_) => Err(UapiSocketError::Taken {

@@ -236,7 +236,11 @@ mod tests {
     #[test]
     fn names_are_unique_and_fit_prometheus() {
         let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
-        assert!(names.iter().all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')));
+        assert!(
+            names
+                .iter()
+                .all(|name| name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'))
+        );
         names.sort_unstable();
         names.dedup();
         assert_eq!(names.len(), DROP_REASONS);
@@ -244,7 +248,11 @@ mod tests {
 
     #[test]
     fn published_counters_come_back_as_they_were() {
-        let mut counters = Counters { rx_tun: 3, consumed: 1, ..Counters::default() };
+        let mut counters = Counters {
+            rx_tun: 3,
+            consumed: 1,
+            ..Counters::default()
+        };
         counters.drop(DropReason::DataBadTag, 2);
         let published = PublishedCounters::default();
         published.store(&counters);

@@ -97,7 +97,10 @@ pub struct Engine {
 impl Engine {
     /// An engine that has no peers until [`handle_snapshot`](Self::handle_snapshot) gives it some.
     pub fn new(config: EngineConfig, snapshot: &Arc<Snapshot>, now: Instant) -> Self {
-        assert!(config.worker.as_usize() < config.workers, "worker out of range");
+        assert!(
+            config.worker.as_usize() < config.workers,
+            "worker out of range"
+        );
         let flows = FlowTable::create(config.flow_slots, config.seed);
         let empty = Snapshot::new(
             snapshot.generation(),
@@ -107,7 +110,10 @@ impl Engine {
             [],
         );
         let mut engine = Self {
-            peers: PeerSet::new(config.worker, config.seed ^ u64::from(config.worker.0) << 56),
+            peers: PeerSet::new(
+                config.worker,
+                config.seed ^ u64::from(config.worker.0) << 56,
+            ),
             snapshot: Arc::new(empty),
             flows,
             siblings: Vec::new(),
@@ -224,7 +230,9 @@ impl Engine {
     pub fn handle_timeout(&mut self, now: Instant) {
         pipeline::flush_waiting(self, now);
         while pipeline::has_room_for_control(self) {
-            let Some(slot) = self.connect.pop_front() else { break };
+            let Some(slot) = self.connect.pop_front() else {
+                break;
+            };
             pipeline::initiate(self, slot);
         }
         if now >= self.next_timer {
@@ -240,7 +248,13 @@ impl Engine {
 
     /// The datagrams are with the kernel, or lost: `sent` and each reason count datagrams that carry forwarded
     /// packets, `own_sent` and `own_failed` those of our own.
-    pub fn udp_sent(&mut self, sent: u64, own_sent: u64, own_failed: u64, failed: &[(DropReason, u64)]) {
+    pub fn udp_sent(
+        &mut self,
+        sent: u64,
+        own_sent: u64,
+        own_failed: u64,
+        failed: &[(DropReason, u64)],
+    ) {
         self.counters.tx_udp += sent;
         self.counters.own_sent += own_sent;
         self.counters.own_failed += own_failed;
@@ -282,8 +296,12 @@ impl Engine {
     /// Takes back the buffer of a packet that another worker is done with.
     pub fn recycle(&mut self, handoff: Handoff) {
         match handoff {
-            Handoff::Tun(frame, _) if self.spare_tun.len() < SPARE_FRAMES_MAX => self.spare_tun.push(frame),
-            Handoff::Udp(frame) | Handoff::Initiation(frame, _) if self.spare_udp.len() < SPARE_FRAMES_MAX => {
+            Handoff::Tun(frame, _) if self.spare_tun.len() < SPARE_FRAMES_MAX => {
+                self.spare_tun.push(frame)
+            }
+            Handoff::Udp(frame) | Handoff::Initiation(frame, _)
+                if self.spare_udp.len() < SPARE_FRAMES_MAX =>
+            {
                 self.spare_udp.push(frame);
             }
             Handoff::Tun(..) | Handoff::Udp(_) | Handoff::Initiation(..) => {}
@@ -313,7 +331,11 @@ impl Engine {
         self.handoffs.clear();
         self.flight = None;
         self.unflushed.clear();
-        self.counters.staged = self.peers.iter().map(|(_, peer)| peer.tunnel.staged_len() as u64).sum();
+        self.counters.staged = self
+            .peers
+            .iter()
+            .map(|(_, peer)| peer.tunnel.staged_len() as u64)
+            .sum();
         let c = &self.counters;
         let ended = c.tx() + c.consumed + c.dropped() + c.staged + c.handed_out;
         let lost = (c.rx() + c.handed_in).saturating_sub(ended);
@@ -348,7 +370,8 @@ impl Engine {
 
     /// Seconds since the gateway's start: the flow table's clock.
     pub(crate) fn now_s(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.snapshot.epoch()).as_secs() as u32
+        now.saturating_duration_since(self.snapshot.epoch())
+            .as_secs() as u32
     }
 
     /// Time since the gateway's start.
@@ -361,7 +384,9 @@ impl Engine {
             .peers
             .iter()
             .filter(|(_, peer)| {
-                let kept = snapshot.peer(peer.spec.id).filter(|spec| spec.public_key == peer.spec.public_key);
+                let kept = snapshot
+                    .peer(peer.spec.id)
+                    .filter(|spec| spec.public_key == peer.spec.public_key);
                 kept.is_none_or(|spec| spec.worker != self.config.worker)
             })
             .map(|(slot, _)| slot)
@@ -384,7 +409,9 @@ impl Engine {
             }
             return;
         };
-        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
         let old = std::mem::replace(&mut peer.spec, spec.clone());
         let keys_changed = identity_changed || old.preshared_key != spec.preshared_key;
         if keys_changed {
@@ -392,7 +419,9 @@ impl Engine {
             self.drop_staged(slot, DropReason::PeerRemoved);
             self.peers.rebuild(&identity, slot, now);
         }
-        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
         if old.keepalive != spec.keepalive {
             peer.tunnel.set_keepalive(spec.keepalive);
         }
@@ -410,7 +439,9 @@ impl Engine {
     }
 
     fn drop_staged(&mut self, slot: Slot, reason: DropReason) {
-        let Some(peer) = self.peers.get_mut(slot) else { return };
+        let Some(peer) = self.peers.get_mut(slot) else {
+            return;
+        };
         let mut packets = 0;
         while peer.tunnel.unstage().is_some() {
             packets += 1;

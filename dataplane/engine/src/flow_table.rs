@@ -76,7 +76,10 @@ pub struct FlowWriter {
 impl FlowTable {
     /// A table of `slots` entries, a power of two of at least eight; `seed` keys its hash.
     pub fn create(slots: usize, seed: u64) -> FlowWriter {
-        assert!(slots.is_power_of_two() && slots >= WAYS, "flow slots: {slots}");
+        assert!(
+            slots.is_power_of_two() && slots >= WAYS,
+            "flow slots: {slots}"
+        );
         let table = Self {
             tags: (0..slots / WAYS).map(|_| Default::default()).collect(),
             entries: (0..slots).map(|_| SeqCell::default()).collect(),
@@ -175,7 +178,14 @@ impl FlowWriter {
     }
 
     /// Puts a flow without traffic into its bucket, and takes its place if it is there already.
-    pub fn insert(&mut self, key: &FlowKey, peer: PeerId, opened_by: OpenedBy, generation: Generation, now_s: u32) -> FlowSlot {
+    pub fn insert(
+        &mut self,
+        key: &FlowKey,
+        peer: PeerId,
+        opened_by: OpenedBy,
+        generation: Generation,
+        now_s: u32,
+    ) -> FlowSlot {
         debug_assert!(peer.0 <= PeerId::MAX);
         let hash = key.symmetric_hash(self.table.seed);
         let flow = Flow {
@@ -257,7 +267,11 @@ fn age_s(flow: &Flow, now_s: u32) -> u32 {
 }
 
 fn is_idle(flow: &Flow, now_s: u32) -> bool {
-    let limit = if flow.key.protocol == PROTOCOL_TCP { IDLE_TCP_S } else { IDLE_OTHER_S };
+    let limit = if flow.key.protocol == PROTOCOL_TCP {
+        IDLE_TCP_S
+    } else {
+        IDLE_OTHER_S
+    };
     age_s(flow, now_s) > limit
 }
 
@@ -270,12 +284,20 @@ fn key_words(key: &FlowKey) -> [u64; 4] {
         IpAddr::V6(v6) => Ipv6Addr::to_bits(v6),
     };
     let (src, dst) = (bits(key.src), bits(key.dst));
-    [(src >> 64) as u64, src as u64, (dst >> 64) as u64, dst as u64]
+    [
+        (src >> 64) as u64,
+        src as u64,
+        (dst >> 64) as u64,
+        dst as u64,
+    ]
 }
 
 fn key_tail(key: &FlowKey) -> u64 {
     let v6 = if key.src.is_ipv6() { FLAG_V6 } else { 0 };
-    u64::from(key.src_port) | u64::from(key.dst_port) << 16 | u64::from(key.protocol) << 32 | v6 << 40
+    u64::from(key.src_port)
+        | u64::from(key.dst_port) << 16
+        | u64::from(key.protocol) << 32
+        | v6 << 40
 }
 
 fn encode(flow: &Flow) -> [u64; 8] {
@@ -284,9 +306,20 @@ fn encode(flow: &Flow) -> [u64; 8] {
         OpenedBy::Local => 0,
         OpenedBy::Remote => FLAG_OPENED_BY_REMOTE,
     };
-    let meta = u64::from(flow.generation) | u64::from(flow.last_seen_s) << 16 | u64::from(flow.peer.0) << 40;
+    let meta = u64::from(flow.generation)
+        | u64::from(flow.last_seen_s) << 16
+        | u64::from(flow.peer.0) << 40;
     let head = u64::from(flow.packets) << 32;
-    [head, a, b, c, d, key_tail(&flow.key) | opened << 40, meta, flow.bytes]
+    [
+        head,
+        a,
+        b,
+        c,
+        d,
+        key_tail(&flow.key) | opened << 40,
+        meta,
+        flow.bytes,
+    ]
 }
 
 fn decode(words: [u64; 8]) -> Flow {
@@ -296,7 +329,9 @@ fn decode(words: [u64; 8]) -> Flow {
         if flags & FLAG_V6 == 0 {
             IpAddr::V4(Ipv4Addr::from_bits(low as u32))
         } else {
-            IpAddr::V6(Ipv6Addr::from_bits(u128::from(high) << 64 | u128::from(low)))
+            IpAddr::V6(Ipv6Addr::from_bits(
+                u128::from(high) << 64 | u128::from(low),
+            ))
         }
     };
     Flow {

@@ -31,7 +31,10 @@ fn insert(table: &mut FlowWriter, key: &FlowKey, now_s: u32) -> FlowSlot {
 /// Distinct keys that share one bucket of a table.
 fn colliding_keys(table: &FlowWriter, count: usize) -> Vec<FlowKey> {
     let bucket = |key: &FlowKey| table.table.bucket(key.symmetric_hash(SEED));
-    let keys = (0u16..).map(|port| FlowKey { src_port: port, ..key(1, 17) });
+    let keys = (0u16..).map(|port| FlowKey {
+        src_port: port,
+        ..key(1, 17)
+    });
     keys.filter(|key| bucket(key) == 0).take(count).collect()
 }
 
@@ -55,7 +58,11 @@ fn an_entry_holds_all_that_was_put_in() {
         assert_eq!(table.flow(slot), expected);
         assert_eq!(table.table().find(&key, 78), Some(expected));
         assert_eq!(table.lookup(&key, 78), Some(slot));
-        assert_eq!(table.lookup(&key.reversed(), 78), None, "directions are told apart");
+        assert_eq!(
+            table.lookup(&key.reversed(), 78),
+            None,
+            "directions are told apart"
+        );
     }
     assert_eq!(table.table().flows(78).count(), 4);
 }
@@ -66,7 +73,10 @@ fn traffic_saturates() {
     let slot = insert(&mut table, &key(1, 6), 0);
     table.touch(slot, u32::MAX - 1, u64::MAX - 1, 0);
     table.touch(slot, 5, 5, 0);
-    assert_eq!((table.flow(slot).packets, table.flow(slot).bytes), (u32::MAX, u64::MAX));
+    assert_eq!(
+        (table.flow(slot).packets, table.flow(slot).bytes),
+        (u32::MAX, u64::MAX)
+    );
 }
 
 #[test]
@@ -102,12 +112,21 @@ fn an_idle_entry_gives_way_before_one_in_use_and_is_no_eviction() {
     let now_s = IDLE_OTHER_S + 1;
     insert(&mut table, &keys[WAYS], now_s);
     assert_eq!(table.evicted(), 0);
-    assert!(keys[1..].iter().all(|key| table.lookup(key, now_s).is_some()));
+    assert!(
+        keys[1..]
+            .iter()
+            .all(|key| table.lookup(key, now_s).is_some())
+    );
 }
 
 #[test]
 fn each_protocol_has_its_own_idle_time() {
-    for (protocol, idle_s) in [(6, IDLE_TCP_S), (17, IDLE_OTHER_S), (1, IDLE_OTHER_S), (58, IDLE_OTHER_S)] {
+    for (protocol, idle_s) in [
+        (6, IDLE_TCP_S),
+        (17, IDLE_OTHER_S),
+        (1, IDLE_OTHER_S),
+        (58, IDLE_OTHER_S),
+    ] {
         let mut table = FlowTable::create(64, SEED);
         insert(&mut table, &key(1, protocol), 50);
         assert!(table.lookup(&key(1, protocol), 50 + idle_s).is_some());
@@ -123,7 +142,10 @@ fn time_wraps_at_24_bits() {
     let mut table = FlowTable::create(64, SEED);
     insert(&mut table, &key(1, 17), SECONDS_MASK);
     assert!(table.lookup(&key(1, 17), SECONDS_MASK + 100).is_some());
-    assert_eq!(table.lookup(&key(1, 17), SECONDS_MASK + 1 + IDLE_OTHER_S), None);
+    assert_eq!(
+        table.lookup(&key(1, 17), SECONDS_MASK + 1 + IDLE_OTHER_S),
+        None
+    );
 }
 
 #[test]
@@ -143,7 +165,10 @@ fn a_verdict_counts_for_its_generation_only_and_renewing_keeps_the_traffic() {
     table.renew(slot, PeerId(9), Generation(2));
     assert_eq!(table.verdict(slot, Generation(2)), Some(PeerId(9)));
     let flow = table.flow(slot);
-    assert_eq!((flow.packets, flow.bytes, flow.opened_by), (2, 200, OpenedBy::Local));
+    assert_eq!(
+        (flow.packets, flow.bytes, flow.opened_by),
+        (2, 200, OpenedBy::Local)
+    );
 }
 
 #[test]
@@ -236,7 +261,12 @@ fn readers_see_whole_entries_of_the_flow_they_asked_for_while_the_writer_works()
     let shared = table.table().clone();
     let done = AtomicBool::new(false);
     let number_of = |key: &FlowKey| u32::from(key.src_port);
-    let keys: Vec<_> = (0..500u16).map(|port| FlowKey { src_port: port, ..key(1, 17) }).collect();
+    let keys: Vec<_> = (0..500u16)
+        .map(|port| FlowKey {
+            src_port: port,
+            ..key(1, 17)
+        })
+        .collect();
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..2)
             .map(|_| {
@@ -244,11 +274,16 @@ fn readers_see_whole_entries_of_the_flow_they_asked_for_while_the_writer_works()
                     let mut found = 0u64;
                     while !done.load(Atomic::Relaxed) || found == 0 {
                         for key in &keys {
-                            let Some(flow) = shared.find(key, 0) else { continue };
+                            let Some(flow) = shared.find(key, 0) else {
+                                continue;
+                            };
                             assert_eq!(flow.key, *key);
                             assert_eq!(flow.peer.0, number_of(key));
                             assert_eq!(flow.bytes % (u64::from(flow.peer.0) + 1), 0);
-                            assert_eq!(flow.bytes / (u64::from(flow.peer.0) + 1), u64::from(flow.packets));
+                            assert_eq!(
+                                flow.bytes / (u64::from(flow.peer.0) + 1),
+                                u64::from(flow.packets)
+                            );
                             found += 1;
                         }
                         for flow in shared.flows(0) {
@@ -274,5 +309,8 @@ fn readers_see_whole_entries_of_the_flow_they_asked_for_while_the_writer_works()
             assert!(reader.join().unwrap() > 0);
         }
     });
-    assert!(table.evicted() > 0, "the test is about entries that change hands");
+    assert!(
+        table.evicted() > 0,
+        "the test is about entries that change hands"
+    );
 }

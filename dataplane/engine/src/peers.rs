@@ -94,7 +94,12 @@ impl PeerSet {
     }
 
     /// Makes a tunnel for `spec`; `None` when all 65 536 indices of this worker are taken.
-    pub fn insert(&mut self, identity: &Identity, spec: Arc<PeerSpec>, now: Instant) -> Option<Slot> {
+    pub fn insert(
+        &mut self,
+        identity: &Identity,
+        spec: Arc<PeerSpec>,
+        now: Instant,
+    ) -> Option<Slot> {
         let index = self.free_index()?;
         let tunnel = tunnel_of(identity, &spec, index, now);
         let at = match self.slots.iter().position(Option::is_none) {
@@ -132,7 +137,9 @@ impl PeerSet {
     /// Gives a peer a new tunnel with the keys of its `spec`, under a new index: its sessions and a handshake under
     /// way end; its address and its traffic stay.
     pub fn rebuild(&mut self, identity: &Identity, slot: Slot, now: Instant) {
-        let Some(peer) = self.slots.get(slot.0).and_then(Option::as_ref) else { return };
+        let Some(peer) = self.slots.get(slot.0).and_then(Option::as_ref) else {
+            return;
+        };
         let old = peer.tunnel.index();
         // Where all indices are taken, the old one serves again: its old sessions cannot open anything.
         let index = self.free_index().unwrap_or(old);
@@ -193,5 +200,12 @@ impl PeerSet {
 
 fn tunnel_of(identity: &Identity, spec: &PeerSpec, index: PeerIndex, now: Instant) -> Peer {
     let preshared_key = spec.preshared_key.as_ref();
-    Peer::new(identity, &spec.public_key, preshared_key, spec.keepalive, index, now)
+    Peer::new(
+        identity,
+        &spec.public_key,
+        preshared_key,
+        spec.keepalive,
+        index,
+        now,
+    )
 }

@@ -13,10 +13,14 @@
 use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
-use patronus_packet::{Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse};
+use patronus_packet::{
+    Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse,
+};
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::peer::CONTROL_ROOM;
-use patronus_tunnel::{Admission, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId};
+use patronus_tunnel::{
+    Admission, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId,
+};
 
 use crate::counters::DropReason;
 use crate::engine::{Engine, Event, Handoff};
@@ -79,7 +83,8 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
 pub(crate) fn inbound(engine: &mut Engine, frame: &mut UdpFrame, now: Instant) -> bool {
     let packets = udp_packets(frame);
     let fits = has_room_to_open(engine, frame);
-    if !fits && !(engine.tun_out.is_empty() && engine.udp_out.is_empty()) {
+    let is_drained = engine.tun_out.is_empty() && engine.udp_out.is_empty();
+    if !fits && !is_drained {
         return false;
     }
     engine.counters.rx_udp += packets;
@@ -114,7 +119,10 @@ pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -
             };
             let packets = tun_packets(frame, &info);
             if !has_room_to_seal(engine, frame, &info, packets) {
-                debug_assert!(!engine.udp_out.is_empty(), "the other worker refused what fits no batch");
+                debug_assert!(
+                    !engine.udp_out.is_empty(),
+                    "the other worker refused what fits no batch"
+                );
                 return false;
             }
             engine.counters.handed_in += packets;
@@ -147,7 +155,9 @@ pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -
 /// Packets inside a handoff.
 pub(crate) fn packets_of(handoff: &Handoff) -> u64 {
     match handoff {
-        Handoff::Tun(frame, _) => parse(frame.buf.data()).map_or(1, |info| tun_packets(frame, &info)),
+        Handoff::Tun(frame, _) => {
+            parse(frame.buf.data()).map_or(1, |info| tun_packets(frame, &info))
+        }
         Handoff::Udp(frame) => udp_packets(frame),
         Handoff::Initiation(..) => 1,
     }
@@ -160,8 +170,12 @@ pub(crate) fn has_room_for_control(engine: &Engine) -> bool {
 
 /// Begins a handshake with a peer whose address is known.
 pub(crate) fn initiate(engine: &mut Engine, slot: Slot) {
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
-    let Some(endpoint) = peer.endpoint else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    let Some(endpoint) = peer.endpoint else {
+        return;
+    };
     debug_assert!(engine.udp_out.free() >= CONTROL_ROOM);
     if let Some(len) = peer.tunnel.initiate(engine.udp_out.room()) {
         engine.udp_out.commit_own(len, &endpoint);
@@ -171,7 +185,9 @@ pub(crate) fn initiate(engine: &mut Engine, slot: Slot) {
 
 /// Runs one peer's timers.
 pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     let (id, endpoint) = (peer.spec.id, peer.endpoint);
     let timed = peer.tunnel.on_timer(engine.udp_out.room(), now);
     if let (Some(len), Some(endpoint)) = (timed.send, endpoint) {
@@ -197,8 +213,12 @@ pub(crate) fn flush_waiting(engine: &mut Engine, now: Instant) {
 
 /// Sends what waited for one handshake; `false` when some of it found no room and waits on.
 fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
-    let Some(peer) = engine.peers.get_mut(slot) else { return true };
-    let Some(endpoint) = peer.endpoint else { return true };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return true;
+    };
+    let Some(endpoint) = peer.endpoint else {
+        return true;
+    };
     let mut sent_bytes = 0;
     let mut complete = true;
     while peer.tunnel.has_session() && peer.tunnel.staged_len() > 0 {
@@ -207,7 +227,9 @@ fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
             complete = false;
             break;
         }
-        let Some(packet) = peer.tunnel.unstage() else { break };
+        let Some(packet) = peer.tunnel.unstage() else {
+            break;
+        };
         engine.counters.staged -= 1;
         match peer.tunnel.seal(&packet, engine.udp_out.room(), now) {
             Some(len) => {
@@ -224,7 +246,9 @@ fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
 /// Writes the traffic of the last inbound flow into its entry.
 pub(crate) fn close_flight(engine: &mut Engine) {
     if let Some(flight) = engine.flight.take() {
-        engine.flows.touch(flight.slot, flight.packets, flight.bytes, flight.now_s);
+        engine
+            .flows
+            .touch(flight.slot, flight.packets, flight.bytes, flight.now_s);
     }
 }
 
@@ -237,7 +261,13 @@ fn count_tun(engine: &mut Engine, packets: u64, bytes: usize) {
 
 /// The peer that owns the destination: from the flow's entry, or from the routes where the entry is missing or
 /// of another configuration.
-fn flow_outbound(engine: &mut Engine, info: &PacketInfo, packets: u64, bytes: usize, now: Instant) -> Option<PeerId> {
+fn flow_outbound(
+    engine: &mut Engine,
+    info: &PacketInfo,
+    packets: u64,
+    bytes: usize,
+    now: Instant,
+) -> Option<PeerId> {
     let (now_s, generation) = (engine.now_s(now), engine.snapshot.generation());
     let known = engine.flows.lookup(&info.key, now_s);
     let cached = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
@@ -245,10 +275,15 @@ fn flow_outbound(engine: &mut Engine, info: &PacketInfo, packets: u64, bytes: us
         Some(hit) => hit,
         None => {
             let peer = engine.snapshot.route(info.key.dst)?;
-            (enter_flow(engine, known, &info.key, peer, OpenedBy::Local, now_s), peer)
+            (
+                enter_flow(engine, known, &info.key, peer, OpenedBy::Local, now_s),
+                peer,
+            )
         }
     };
-    engine.flows.touch(slot, packets as u32, bytes as u64, now_s);
+    engine
+        .flows
+        .touch(slot, packets as u32, bytes as u64, now_s);
     Some(peer)
 }
 
@@ -266,7 +301,10 @@ fn enter_flow(
         engine.flows.renew(slot, peer, generation);
         return slot;
     }
-    let elsewhere = engine.siblings.iter().find_map(|table| table.find(key, now_s));
+    let elsewhere = engine
+        .siblings
+        .iter()
+        .find_map(|table| table.find(key, now_s));
     if elsewhere.is_none() {
         engine.counters.flows_opened += 1;
     }
@@ -275,7 +313,14 @@ fn enter_flow(
 }
 
 /// Cuts a packet into segments and seals each, or lets them wait for a handshake.
-fn seal(engine: &mut Engine, frame: &mut TunFrame, info: &PacketInfo, id: PeerId, packets: u64, now: Instant) {
+fn seal(
+    engine: &mut Engine,
+    frame: &mut TunFrame,
+    info: &PacketInfo,
+    id: PeerId,
+    packets: u64,
+    now: Instant,
+) {
     let slot = engine.peers.slot_of(id);
     let Some((slot, peer)) = slot.and_then(|slot| Some((slot, engine.peers.get_mut(slot)?))) else {
         // Removed while the packet was on its way between two workers.
@@ -286,7 +331,9 @@ fn seal(engine: &mut Engine, frame: &mut TunFrame, info: &PacketInfo, id: PeerId
         engine.counters.drop(DropReason::NoEndpoint, packets);
         return;
     };
-    let padding = Padding { mtu: engine.snapshot.mtu() };
+    let padding = Padding {
+        mtu: engine.snapshot.mtu(),
+    };
     let mut cutter = match Cutter::new(frame, info) {
         Ok(cutter) => cutter,
         Err(_) => {
@@ -364,7 +411,12 @@ fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
 
 /// The tunnel that a receiver index names. A single datagram of another worker's tunnel, in the middle of a
 /// train that is ours, is copied and handed on.
-fn session(engine: &mut Engine, receiver: u32, datagram: &[u8], endpoint: &Endpoint) -> Option<Slot> {
+fn session(
+    engine: &mut Engine,
+    receiver: u32,
+    datagram: &[u8],
+    endpoint: &Endpoint,
+) -> Option<Slot> {
     let index = PeerIndex::from_receiver(receiver);
     let owner = index.worker();
     if owner != engine.config.worker && owner.as_usize() < engine.config.workers {
@@ -383,7 +435,10 @@ fn session(engine: &mut Engine, receiver: u32, datagram: &[u8], endpoint: &Endpo
 fn admitted(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> bool {
     let identity = engine.snapshot.identity();
     let source = endpoint.remote.ip();
-    match identity.gate().admit(source, datagram, engine.udp_out.room()) {
+    match identity
+        .gate()
+        .admit(source, datagram, engine.udp_out.room())
+    {
         Admission::Pass => return true,
         Admission::BadMac => engine.counters.drop(DropReason::HandshakeBadMac, 1),
         Admission::LowOrder => engine.counters.drop(DropReason::HandshakeLowOrder, 1),
@@ -401,7 +456,9 @@ fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: In
         return;
     }
     let claimed = engine.snapshot.identity().claimed_initiator(datagram);
-    let spec = claimed.and_then(|key| engine.snapshot.peer_by_key(&key)).cloned();
+    let spec = claimed
+        .and_then(|key| engine.snapshot.peer_by_key(&key))
+        .cloned();
     let Some(spec) = spec else {
         let reason = match claimed {
             Some(_) => DropReason::HandshakeUnknownPeer,
@@ -423,20 +480,21 @@ fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: In
 
 /// A handshake message or cookie that passed the gate, for a tunnel of ours.
 fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
-    let at = engine.since_epoch(now);
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     let room = engine.udp_out.room();
-    let opened = peer.tunnel.open_handshake(endpoint.remote.ip(), datagram, room, now);
+    let opened = peer
+        .tunnel
+        .open_handshake(endpoint.remote.ip(), datagram, room, now);
     match opened {
         Ok(Opened::Reply(len)) => {
             let id = peer.spec.id;
-            peer.spec.stats.set_last_handshake(at);
             let moved = roam(peer, endpoint);
             engine.udp_out.commit_own(len, endpoint);
             engine.counters.consumed += 1;
-            engine.counters.handshakes += 1;
             engine.peers.count(slot, datagram.len() as u64, len as u64);
-            engine.event(Event::HandshakeCompleted(id));
+            note_handshake(engine, slot, now);
             tell_roaming(engine, id, moved);
             engine.unflushed.push_back(slot);
         }
@@ -449,11 +507,22 @@ fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoi
 }
 
 /// A data message for a tunnel of ours.
-fn data(engine: &mut Engine, slot: Slot, datagram: &[u8], counter: u64, endpoint: &Endpoint, now: Instant) {
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+fn data(
+    engine: &mut Engine,
+    slot: Slot,
+    datagram: &[u8],
+    counter: u64,
+    endpoint: &Endpoint,
+    now: Instant,
+) {
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     let id = peer.spec.id;
     let had_session = peer.tunnel.has_session();
-    let opened = peer.tunnel.open(datagram, counter, engine.tun_out.room(), now);
+    let opened = peer
+        .tunnel
+        .open(datagram, counter, engine.tun_out.room(), now);
     match opened {
         Err(refused) => {
             engine.counters.drop(reason_of(refused), 1);
@@ -462,16 +531,36 @@ fn data(engine: &mut Engine, slot: Slot, datagram: &[u8], counter: u64, endpoint
             }
         }
         Ok(Opened::Packet(len)) => deliver(engine, id, len, now),
-        Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => engine.counters.consumed += 1,
+        Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => {
+            engine.counters.consumed += 1
+        }
     }
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     let moved = roam(peer, endpoint);
     let flush = !had_session && peer.tunnel.has_session();
     engine.peers.count(slot, datagram.len() as u64, 0);
+    note_handshake(engine, slot, now);
     tell_roaming(engine, id, moved);
     if flush {
         engine.unflushed.push_back(slot);
     }
+}
+
+/// Tells the world of a handshake that the last message completed.
+fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
+    let at = engine.since_epoch(now);
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    if !peer.tunnel.take_handshake_completed() {
+        return;
+    }
+    let id = peer.spec.id;
+    peer.spec.stats.set_last_handshake(at);
+    engine.counters.handshakes += 1;
+    engine.event(Event::HandshakeCompleted(id));
 }
 
 /// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id`.
@@ -492,7 +581,13 @@ fn deliver(engine: &mut Engine, id: PeerId, len: usize, now: Instant) {
 }
 
 /// Whether the inner source belongs to the peer that sent the packet: the most specific owner counts.
-fn flow_inbound(engine: &mut Engine, info: &PacketInfo, id: PeerId, bytes: usize, now: Instant) -> bool {
+fn flow_inbound(
+    engine: &mut Engine,
+    info: &PacketInfo,
+    id: PeerId,
+    bytes: usize,
+    now: Instant,
+) -> bool {
     let key = info.key.reversed();
     if let Some(flight) = &mut engine.flight
         && flight.key == key
@@ -509,9 +604,10 @@ fn flow_inbound(engine: &mut Engine, info: &PacketInfo, id: PeerId, bytes: usize
     let (slot, owner) = match cached {
         Some(hit) => hit,
         None => match engine.snapshot.route(key.dst) {
-            Some(owner) if owner == id => {
-                (enter_flow(engine, known, &key, owner, OpenedBy::Remote, now_s), owner)
-            }
+            Some(owner) if owner == id => (
+                enter_flow(engine, known, &key, owner, OpenedBy::Remote, now_s),
+                owner,
+            ),
             Some(_) | None => return false,
         },
     };
@@ -534,7 +630,9 @@ fn roam(peer: &mut OwnedPeer, endpoint: &Endpoint) -> Option<Endpoint> {
     if peer.endpoint.as_ref() == Some(endpoint) {
         return None;
     }
-    let is_new = peer.endpoint.is_none_or(|old| old.remote != endpoint.remote);
+    let is_new = peer
+        .endpoint
+        .is_none_or(|old| old.remote != endpoint.remote);
     peer.endpoint = Some(*endpoint);
     peer.publish_endpoint();
     is_new.then_some(*endpoint)
@@ -548,7 +646,9 @@ fn tell_roaming(engine: &mut Engine, id: PeerId, moved: Option<Endpoint>) {
 
 fn has_room_to_open(engine: &Engine, frame: &UdpFrame) -> bool {
     let datagrams = udp_packets(frame) as usize;
-    engine.tun_out.has_room(datagrams, frame.buf.len() + DATA_OVERHEAD)
+    engine
+        .tun_out
+        .has_room(datagrams, frame.buf.len() + DATA_OVERHEAD)
         && engine.udp_out.has_room(datagrams, datagrams * CONTROL_ROOM)
 }
 
@@ -558,15 +658,22 @@ fn has_room_to_open(engine: &Engine, frame: &UdpFrame) -> bool {
 /// datagram, so a train of ours may hold foreign datagrams, but hardly ever only those.
 fn foreign_owner(engine: &Engine, frame: &UdpFrame) -> Option<WorkerId> {
     let owner_of = |datagram| match Message::parse(datagram) {
-        Ok(Message::Data { receiver, .. } | Message::Response { receiver } | Message::Cookie { receiver }) => {
+        Ok(
+            Message::Data { receiver, .. }
+            | Message::Response { receiver }
+            | Message::Cookie { receiver },
+        ) => {
             let owner = PeerIndex::from_receiver(receiver).worker();
-            (owner != engine.config.worker && owner.as_usize() < engine.config.workers).then_some(owner)
+            (owner != engine.config.worker && owner.as_usize() < engine.config.workers)
+                .then_some(owner)
         }
         Ok(Message::Initiation) | Err(_) => None,
     };
     let mut datagrams = frame.datagrams();
     let owner = owner_of(datagrams.next()?)?;
-    datagrams.all(|datagram| owner_of(datagram) == Some(owner)).then_some(owner)
+    datagrams
+        .all(|datagram| owner_of(datagram) == Some(owner))
+        .then_some(owner)
 }
 
 fn copy_of(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> UdpFrame {

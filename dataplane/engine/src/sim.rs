@@ -7,19 +7,26 @@
 //! Without feature `mock-clock` only the engines' own time is virtual: boringtun reads the real clock, which
 //! hardly moves, so handshakes are neither retried nor renewed. With it both move in step.
 
+mod dice;
+mod site;
+mod wire;
+
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_packet::frame::FRAME_DATA_MAX;
-use patronus_packet::{
-    Cutter, Endpoint, FrameBuf, Joining, Padding, Prefix, TrainLimits, TunFrame, TunWrite, UdpFrame, parse,
-};
-use patronus_tunnel::{Identity, Message, PeerIndex, PrivateKey, WorkerId};
+use patronus_packet::{Endpoint, FrameBuf, Prefix, TunFrame, UdpFrame};
+use patronus_tunnel::{Identity, PrivateKey, WorkerId};
 
 use crate::snapshot::PeerStats;
-use crate::{Counters, Engine, EngineConfig, Event, Generation, Handoff, PeerId, PeerSpec, Snapshot};
+use crate::{Engine, Handoff, PeerId, PeerSpec};
+
+pub use dice::Dice;
+pub use site::{Site, SiteOptions, Steering};
+pub use wire::{Captured, Link, udp_frame};
+use wire::{Delivery, packets_of, steer};
 
 /// Datagrams that a receiver joins into one frame: `UDP_GRO_CNT_MAX` of Linux.
 const GRO_DATAGRAMS_MAX: usize = 64;
@@ -31,182 +38,6 @@ pub const OUTER_PORT: u16 = 51_820;
 /// A site's place in its [`Net`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SiteId(pub usize);
-
-/// How a link treats datagrams. The default delivers each once, in order, after 1 ms.
-#[derive(Clone, Copy, Debug)]
-pub struct Link {
-    /// Time every datagram takes.
-    pub delay: Duration,
-    /// Up to this much more, at random for each datagram: what overtakes is reordered.
-    pub jitter: Duration,
-    /// Chance of being lost, from 0 to 1.
-    pub loss: f64,
-    /// Chance of arriving twice, from 0 to 1.
-    pub duplicate: f64,
-    /// Says which datagrams may pass; what may not is lost.
-    pub filter: fn(&[u8]) -> bool,
-}
-
-impl Default for Link {
-    fn default() -> Self {
-        Self {
-            delay: Duration::from_millis(1),
-            jitter: Duration::ZERO,
-            loss: 0.0,
-            duplicate: 0.0,
-            filter: |_| true,
-        }
-    }
-}
-
-/// What a site is made of.
-#[derive(Clone, Copy, Debug)]
-pub struct SiteOptions {
-    /// Workers, and so engines.
-    pub workers: usize,
-    /// Inner MTU in bytes.
-    pub mtu: usize,
-    /// What its TUN takes joined.
-    pub joining: Joining,
-    /// How long a train its sockets take.
-    pub trains: TrainLimits,
-    /// Handshake messages a second before the gate asks for cookies.
-    pub handshakes_per_s: u64,
-    /// Flow entries per worker.
-    pub flow_slots: usize,
-}
-
-impl Default for SiteOptions {
-    fn default() -> Self {
-        Self {
-            workers: 1,
-            mtu: 1420,
-            joining: Joining { tcp: true, udp: true },
-            trains: TrainLimits { segments: 63, bytes: 65_000 },
-            handshakes_per_s: 100,
-            flow_slots: 1024,
-        }
-    }
-}
-
-/// Which worker of a site the kernel gives a datagram to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Steering {
-    /// The one that the receiver index names; the first for everything else. What classic BPF does.
-    ByIndex,
-    /// Always the same one: the kernel without a steering program.
-    Fixed(WorkerId),
-}
-
-/// A datagram as an eavesdropper sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Captured {
-    /// When it was sent.
-    pub at: Instant,
-    /// Where from.
-    pub from: SocketAddr,
-    /// Where to.
-    pub to: SocketAddr,
-    /// The UDP payload.
-    pub bytes: Vec<u8>,
-    /// How often the link delivers it: 0 is lost.
-    pub copies: usize,
-}
-
-impl Captured {
-    /// What it claims to be; `None` for no WireGuard message.
-    pub fn message(&self) -> Option<Message> {
-        Message::parse(&self.bytes).ok()
-    }
-}
-
-/// One site: its engines and what came out of them.
-pub struct Site {
-    /// Which worker a datagram goes to.
-    pub steering: Steering,
-    /// Inner packets that were written to the TUN, superpackets taken apart again.
-    pub delivered: Vec<Vec<u8>>,
-    /// What control was told.
-    pub events: Vec<Event>,
-    /// A site that is down neither receives nor runs.
-    pub is_up: bool,
-    engines: Vec<Engine>,
-    identity: Arc<Identity>,
-    outer: SocketAddr,
-    specs: BTreeMap<PeerId, PeerSpec>,
-    generation: u64,
-    options: SiteOptions,
-    own_captured: u64,
-}
-
-impl Site {
-    /// Our key pair.
-    pub fn identity(&self) -> &Arc<Identity> {
-        &self.identity
-    }
-
-    /// The engine of a worker.
-    pub fn engine(&self, worker: usize) -> &Engine {
-        &self.engines[worker]
-    }
-
-    /// The engine of a worker, for what [`Net`] has no verb for.
-    pub fn engine_mut(&mut self, worker: usize) -> &mut Engine {
-        &mut self.engines[worker]
-    }
-
-    /// Number of workers.
-    pub fn workers(&self) -> usize {
-        self.engines.len()
-    }
-
-    /// Where the site is reached.
-    pub fn outer(&self) -> SocketAddr {
-        self.outer
-    }
-
-    /// The sum over all workers.
-    pub fn counters(&self) -> Counters {
-        let mut sum = Counters::default();
-        for engine in &self.engines {
-            sum += engine.counters();
-        }
-        sum
-    }
-
-    /// A peer as configured.
-    pub fn spec(&self, peer: PeerId) -> &PeerSpec {
-        &self.specs[&peer]
-    }
-
-    /// Makes the engines anew.
-    fn start(&mut self, snapshot: &Arc<Snapshot>, seed: u64, now: Instant) {
-        let options = self.options;
-        let engine_of = |worker: usize| {
-            let config = EngineConfig {
-                worker: WorkerId(worker as u8),
-                workers: options.workers,
-                flow_slots: options.flow_slots,
-                seed,
-                joining: options.joining,
-                trains: options.trains,
-            };
-            Engine::new(config, snapshot, now)
-        };
-        self.engines = (0..options.workers).map(engine_of).collect();
-        let tables: Vec<_> = self.engines.iter().map(|engine| engine.flow_table().clone()).collect();
-        for (worker, engine) in self.engines.iter_mut().enumerate() {
-            let others = tables.iter().enumerate().filter(|(other, _)| *other != worker);
-            engine.set_siblings(others.map(|(_, table)| table.clone()).collect());
-        }
-    }
-
-    fn snapshot(&self, epoch: Instant) -> Arc<Snapshot> {
-        let specs = self.specs.values().cloned().map(Arc::new);
-        let generation = Generation(self.generation);
-        Arc::new(Snapshot::new(generation, self.identity.clone(), epoch, self.options.mtu, specs))
-    }
-}
 
 /// Sites, the wire between them, and the time.
 pub struct Net {
@@ -226,20 +57,13 @@ pub struct Net {
     now: Instant,
 }
 
-/// A datagram on its way.
-struct Delivery {
-    at: Instant,
-    /// Keeps datagrams of one instant in order.
-    sequence: u64,
-    from: SocketAddr,
-    to: SocketAddr,
-    bytes: Vec<u8>,
-}
-
 impl Net {
     /// An empty world. The same seed gives the same losses; keys are random, for boringtun makes its own.
     pub fn new(seed: u64) -> Self {
-        #[expect(clippy::disallowed_methods, reason = "virtual time has to begin somewhere")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "virtual time has to begin somewhere"
+        )]
         let epoch = Instant::now();
         let net = Self {
             link: Link::default(),
@@ -273,7 +97,10 @@ impl Net {
     /// A site without peers, at 192.0.2.(i+1).
     pub fn add_site(&mut self, options: SiteOptions) -> SiteId {
         let id = SiteId(self.sites.len());
-        let identity = Arc::new(Identity::new(PrivateKey::generate(), options.handshakes_per_s));
+        let identity = Arc::new(Identity::new(
+            PrivateKey::generate(),
+            options.handshakes_per_s,
+        ));
         let mut site = Site {
             steering: Steering::ByIndex,
             delivered: Vec::new(),
@@ -329,7 +156,10 @@ impl Net {
 
     /// Makes two sites peers of each other; only the first knows the other's address, and initiates.
     pub fn connect_from(&mut self, initiator: SiteId, responder: SiteId) {
-        let spec = PeerSpec { endpoint: None, ..self.spec_of(initiator) };
+        let spec = PeerSpec {
+            endpoint: None,
+            ..self.spec_of(initiator)
+        };
         self.add_peer(responder, spec);
         let spec = self.spec_of(responder);
         self.add_peer(initiator, spec);
@@ -350,7 +180,9 @@ impl Net {
 
     /// Changes one peer of a site.
     pub fn edit_peer(&mut self, site: SiteId, peer: PeerId, change: impl FnOnce(&mut PeerSpec)) {
-        self.edit(site, |specs| change(specs.get_mut(&peer).expect("the peer is configured")));
+        self.edit(site, |specs| {
+            change(specs.get_mut(&peer).expect("the peer is configured"))
+        });
     }
 
     /// Gives a site another key pair.
@@ -429,7 +261,14 @@ impl Net {
 
     /// A finished packet comes from the TUN queue of a worker.
     pub fn send(&mut self, site: SiteId, worker: usize, packet: &[u8]) {
-        self.send_frame(site, worker, TunFrame { buf: FrameBuf::from_data(packet), ..TunFrame::default() });
+        self.send_frame(
+            site,
+            worker,
+            TunFrame {
+                buf: FrameBuf::from_data(packet),
+                ..TunFrame::default()
+            },
+        );
     }
 
     /// A frame comes from the TUN queue of a worker.
@@ -457,10 +296,10 @@ impl Net {
     pub fn run_for(&mut self, time: Duration) {
         let end = self.now + time;
         let mut steps = 0;
-        loop {
-            let Some(next) = self.next_due().map(|at| at.max(self.now)).filter(|at| *at <= end) else {
-                break;
-            };
+        while let Some(due) = self.next_due()
+            && due <= end
+        {
+            let next = due.max(self.now);
             steps = if next > self.now { 0 } else { steps + 1 };
             assert!(steps < STEPS_PER_INSTANT_MAX, "time stands still: {next:?}");
             self.set_now(next);
@@ -490,14 +329,20 @@ impl Net {
     /// Does what is due; `false` when nothing was.
     fn step(&mut self) -> bool {
         let mut worked = false;
-        if self.wire.peek().is_some_and(|delivery| delivery.at <= self.now) {
+        if self
+            .wire
+            .peek()
+            .is_some_and(|delivery| delivery.at <= self.now)
+        {
             self.deliver_train();
             worked = true;
         }
         for id in (0..self.sites.len()).map(SiteId) {
             for worker in 0..self.sites[id.0].engines.len() {
                 let site = &mut self.sites[id.0];
-                let due = site.engines[worker].poll_timeout().is_some_and(|at| at <= self.now);
+                let due = site.engines[worker]
+                    .poll_timeout()
+                    .is_some_and(|at| at <= self.now);
                 if due && site.is_up {
                     site.engines[worker].handle_timeout(self.now);
                     self.drain(id, worker);
@@ -556,10 +401,19 @@ impl Net {
         }
     }
 
-    fn drain_engine(&mut self, id: SiteId, worker: usize, queue: &mut VecDeque<(usize, WorkerId, Handoff)>) {
+    fn drain_engine(
+        &mut self,
+        id: SiteId,
+        worker: usize,
+        queue: &mut VecDeque<(usize, WorkerId, Handoff)>,
+    ) {
         let site = &mut self.sites[id.0];
         let engine = &mut site.engines[worker];
-        queue.extend(engine.take_handoffs().map(|(to, handoff)| (worker, to, handoff)));
+        queue.extend(
+            engine
+                .take_handoffs()
+                .map(|(to, handoff)| (worker, to, handoff)),
+        );
         while let Some(event) = engine.poll_event() {
             site.events.push(event);
         }
@@ -574,12 +428,25 @@ impl Net {
             let packets = u64::from(train.packets);
             *(if train.own { &mut own } else { &mut sent }) += packets;
             let bytes = engine.udp_out().bytes(train);
-            assert_eq!(bytes.chunks(train.segment_len).count() as u64, packets, "{train:?}");
-            datagrams.extend(bytes.chunks(train.segment_len).map(|bytes| (train.endpoint, bytes.to_vec())));
+            assert_eq!(
+                bytes.chunks(train.segment_len).count() as u64,
+                packets,
+                "{train:?}"
+            );
+            datagrams.extend(
+                bytes
+                    .chunks(train.segment_len)
+                    .map(|bytes| (train.endpoint, bytes.to_vec())),
+            );
         }
         engine.udp_sent(sent, own, 0, &[]);
         site.own_captured += own;
-        assert!(engine.counters().is_balanced(), "site {} worker {worker}: {:?}", id.0, engine.counters());
+        assert!(
+            engine.counters().is_balanced(),
+            "site {} worker {worker}: {:?}",
+            id.0,
+            engine.counters()
+        );
         let from = site.outer;
         for (endpoint, bytes) in datagrams {
             self.transmit(id, from, endpoint, bytes);
@@ -592,13 +459,29 @@ impl Net {
         let between = target.and_then(|target| self.links.get(&(site, SiteId(target))));
         let link = *between.unwrap_or(&self.link);
         let is_lost = !(link.filter)(&bytes) || self.dice.chance(link.loss);
-        let copies = if is_lost { 0 } else { 1 + usize::from(self.dice.chance(link.duplicate)) };
-        self.captured.push(Captured { at: self.now, from, to, bytes: bytes.clone(), copies });
+        let copies = if is_lost {
+            0
+        } else {
+            1 + usize::from(self.dice.chance(link.duplicate))
+        };
+        self.captured.push(Captured {
+            at: self.now,
+            from,
+            to,
+            bytes: bytes.clone(),
+            copies,
+        });
         for _ in 0..copies {
             let jitter = link.jitter.mul_f64(self.dice.fraction());
             self.sequence += 1;
             let (at, sequence) = (self.now + link.delay + jitter, self.sequence);
-            self.wire.push(Delivery { at, sequence, from, to, bytes: bytes.clone() });
+            self.wire.push(Delivery {
+                at,
+                sequence,
+                from,
+                to,
+                bytes: bytes.clone(),
+            });
         }
     }
 
@@ -607,10 +490,20 @@ impl Net {
         for (at, site) in self.sites.iter().enumerate() {
             let sum = site.counters();
             assert!(sum.is_balanced(), "site {at}: {sum:?}");
-            assert_eq!(sum.handed_out, sum.handed_in, "site {at} lost packets between its workers");
-            assert_eq!(sum.own_sent, site.own_captured, "site {at} miscounts its own messages");
+            assert_eq!(
+                sum.handed_out, sum.handed_in,
+                "site {at} lost packets between its workers"
+            );
+            assert_eq!(
+                sum.own_sent, site.own_captured,
+                "site {at} miscounts its own messages"
+            );
             for engine in &site.engines {
-                assert_eq!(engine.published().load(), *engine.counters(), "site {at} publishes late");
+                assert_eq!(
+                    engine.published().load(),
+                    *engine.counters(),
+                    "site {at} publishes late"
+                );
             }
         }
     }
@@ -633,29 +526,12 @@ impl Net {
 impl Drop for Net {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("simulated world: seed {:#x}, {:?} after its begin", self.seed, self.now - self.epoch);
+            eprintln!(
+                "simulated world: seed {:#x}, {:?} after its begin",
+                self.seed,
+                self.now - self.epoch
+            );
         }
-    }
-}
-
-impl PartialEq for Delivery {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Delivery {}
-
-impl PartialOrd for Delivery {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Delivery {
-    /// The earliest is the greatest, for `BinaryHeap` gives the greatest first.
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (other.at, other.sequence).cmp(&(self.at, self.sequence))
     }
 }
 
@@ -668,82 +544,11 @@ pub fn peer_id(site: SiteId) -> PeerId {
 pub fn prefixes_of(site: SiteId) -> Vec<Prefix> {
     let third = site.0 as u16;
     let v6 = [0xfd00, third, 0, 0, 0, 0, 0, 0];
-    [(IpAddr::from([10, site.0 as u8, 0, 0]), 16), (IpAddr::from(v6), 32)]
-        .into_iter()
-        .filter_map(|(addr, len)| Prefix::new(addr, len))
-        .collect()
-}
-
-/// A frame as the kernel hands it over: one datagram, or a train of them.
-pub fn udp_frame(from: SocketAddr, local: Option<IpAddr>, train: &[Vec<u8>]) -> UdpFrame {
-    UdpFrame {
-        buf: FrameBuf::from_data(&train.concat()),
-        segment_len: if train.len() > 1 { train[0].len() } else { 0 },
-        endpoint: Endpoint { remote: from, local },
-    }
-}
-
-fn steer(datagram: &[u8], workers: usize) -> usize {
-    let receiver = match Message::parse(datagram) {
-        Ok(Message::Data { receiver, .. } | Message::Response { receiver } | Message::Cookie { receiver }) => receiver,
-        Ok(Message::Initiation) | Err(_) => return 0,
-    };
-    let worker = PeerIndex::from_receiver(receiver).worker().as_usize();
-    if worker < workers { worker } else { 0 }
-}
-
-/// The packets of one write to the TUN, as the kernel's stack cuts a superpacket.
-fn packets_of(write: &TunWrite<'_>) -> Vec<Vec<u8>> {
-    let bytes: Vec<u8> = write.fragments().flatten().copied().collect();
-    assert_eq!(bytes.len(), write.len);
-    let info = parse(&bytes).expect("the engine writes packets");
-    assert_eq!(usize::from(info.total_len), bytes.len());
-    let mut frame = TunFrame { vnet: write.vnet, buf: FrameBuf::from_data(&bytes) };
-    let mut cutter = Cutter::new(&mut frame, &info).expect("the engine writes superpackets that can be cut");
-    let mut packets = Vec::new();
-    while let Some(segment) = cutter.next_segment(Padding { mtu: FRAME_DATA_MAX }) {
-        packets.push(segment.padded[..segment.packet_len].to_vec());
-    }
-    assert_eq!(packets.len(), write.packets as usize);
-    packets
-}
-
-/// Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014).
-#[derive(Clone, Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// The same seed throws the same numbers.
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    /// 64 random bits.
-    pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `end`, which is not 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        assert!(end > 0, "there is no number below 0");
-        (self.next_u64() % end as u64) as usize
-    }
-
-    /// A number from 0 to less than 1.
-    pub fn fraction(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
-    }
-
-    /// True with that chance.
-    pub fn chance(&mut self, chance: f64) -> bool {
-        chance > 0.0 && self.fraction() < chance
-    }
-
-    /// Random bytes.
-    pub fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len).map(|_| self.next_u64() as u8).collect()
-    }
+    [
+        (IpAddr::from([10, site.0 as u8, 0, 0]), 16),
+        (IpAddr::from(v6), 32),
+    ]
+    .into_iter()
+    .filter_map(|(addr, len)| Prefix::new(addr, len))
+    .collect()
 }

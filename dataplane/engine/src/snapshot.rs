@@ -77,7 +77,11 @@ impl PeerStats {
     /// Where the peer is.
     pub fn endpoint(&self) -> Option<Endpoint> {
         let words = self.endpoint.read()?;
-        let (port, kind, local_kind) = ((words[0] >> 32) as u16, words[0] >> 48 & 0xf, words[0] >> 52 & 0xf);
+        let (port, kind, local_kind) = (
+            (words[0] >> 32) as u16,
+            words[0] >> 48 & 0xf,
+            words[0] >> 52 & 0xf,
+        );
         let addr = |kind, at: usize| match kind {
             4 => Some(IpAddr::from((words[at] as u32).to_be_bytes())),
             6 => Some(IpAddr::from(

@@ -55,7 +55,11 @@ impl<T: Copy> AllowedIps<T> {
     pub fn insert(&mut self, prefix: Prefix, value: T) -> Option<T> {
         let (bits, len) = (left_aligned(prefix.addr()), prefix.prefix_len());
         let bits = bits & mask(len);
-        let root = if prefix.addr().is_ipv4() { self.v4 } else { self.v6 };
+        let root = if prefix.addr().is_ipv4() {
+            self.v4
+        } else {
+            self.v6
+        };
         let (new_root, old) = self.insert_below(root, bits, len, value);
         if prefix.addr().is_ipv4() {
             self.v4 = Some(new_root);
@@ -86,7 +90,13 @@ impl<T: Copy> AllowedIps<T> {
         best
     }
 
-    fn insert_below(&mut self, root: Option<u32>, bits: u128, len: u8, value: T) -> (u32, Option<T>) {
+    fn insert_below(
+        &mut self,
+        root: Option<u32>,
+        bits: u128,
+        len: u8,
+        value: T,
+    ) -> (u32, Option<T>) {
         let Some(root) = root else {
             return (self.push(bits, len, Some(value)), None);
         };
@@ -141,7 +151,8 @@ impl<T: Copy> AllowedIps<T> {
     }
 
     fn push(&mut self, bits: u128, len: u8, value: Option<T>) -> u32 {
-        let index = u32::try_from(self.nodes.len()).expect("fewer than 2^32 prefixes fit in memory");
+        let index =
+            u32::try_from(self.nodes.len()).expect("fewer than 2^32 prefixes fit in memory");
         self.nodes.push(Node {
             bits,
             len,
@@ -190,7 +201,13 @@ mod tests {
 
     #[test]
     fn the_most_specific_prefix_wins_whatever_the_order() {
-        let entries = [("10.0.0.0/8", 1), ("10.1.0.0/16", 2), ("10.1.2.3/32", 3), ("0.0.0.0/0", 4), ("::/0", 5)];
+        let entries = [
+            ("10.0.0.0/8", 1),
+            ("10.1.0.0/16", 2),
+            ("10.1.2.3/32", 3),
+            ("0.0.0.0/0", 4),
+            ("::/0", 5),
+        ];
         for rotation in 0..entries.len() {
             let mut rotated = entries;
             rotated.rotate_left(rotation);
@@ -214,8 +231,10 @@ mod tests {
 
     /// Few distinct bits, so that prefixes nest, collide and share paths.
     fn addr() -> impl Strategy<Value = IpAddr> {
-        let v4 = (0u32..16, 0u32..4).prop_map(|(high, low)| IpAddr::from((high << 28 | low).to_be_bytes()));
-        let v6 = (0u128..16, 0u128..4).prop_map(|(high, low)| IpAddr::from((high << 124 | low).to_be_bytes()));
+        let v4 = (0u32..16, 0u32..4)
+            .prop_map(|(high, low)| IpAddr::from((high << 28 | low).to_be_bytes()));
+        let v6 = (0u128..16, 0u128..4)
+            .prop_map(|(high, low)| IpAddr::from((high << 124 | low).to_be_bytes()));
         prop_oneof![v4, v6]
     }
 

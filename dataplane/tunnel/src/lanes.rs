@@ -90,7 +90,9 @@ impl Control {
             return Err(ControlError::Unknown);
         }
         let len = usize::from(u16::from_le_bytes([header[6], header[7]]));
-        let body = plaintext.get(HEADER_LEN..len).ok_or(ControlError::Malformed)?;
+        let body = plaintext
+            .get(HEADER_LEN..len)
+            .ok_or(ControlError::Malformed)?;
         let terms = Terms::parse(body).ok_or(ControlError::Malformed)?;
         Ok(match kind {
             KIND_OFFER => Self::Offer(terms),
@@ -108,7 +110,10 @@ impl Control {
             Self::Accept(terms) => (KIND_ACCEPT, terms),
         };
         let len = HEADER_LEN + BODY_LEN + terms.lanes.len() * KEY_LEN;
-        assert!(terms.lanes.len() <= LANES_MAX && out.len() >= MESSAGE_LEN_MAX, "no room for a control message");
+        assert!(
+            terms.lanes.len() <= LANES_MAX && out.len() >= MESSAGE_LEN_MAX,
+            "no room for a control message"
+        );
         out[..4].copy_from_slice(&MAGIC);
         out[4..6].copy_from_slice(&[VERSION, kind]);
         out[6..8].copy_from_slice(&(len as u16).to_le_bytes());
@@ -130,7 +135,9 @@ impl Terms {
         if !reserved_is_zero || lanes > LANES_MAX || keys.len() != lanes * KEY_LEN {
             return None;
         }
-        let lanes = keys.chunks_exact(KEY_LEN).map(|key| key.try_into().map(PublicKey::from_bytes));
+        let lanes = keys
+            .chunks_exact(KEY_LEN)
+            .map(|key| key.try_into().map(PublicKey::from_bytes));
         Some(Self {
             id: fixed[4..20].try_into().ok()?,
             share: fixed[20..52].try_into().ok()?,
@@ -261,7 +268,9 @@ impl Negotiation {
         }
         self.next = Some(now + OFFER_INTERVAL * (1 << self.sent));
         self.sent += 1;
-        let terms = self.offer.get_or_insert_with(|| Terms::new(random_id(), lanes));
+        let terms = self
+            .offer
+            .get_or_insert_with(|| Terms::new(random_id(), lanes));
         Some(Control::Offer(terms.clone()))
     }
 
@@ -270,7 +279,9 @@ impl Negotiation {
         self.is_silent = false;
         match message {
             Control::Offer(_) if self.leads() => {
-                let ours = self.offer.get_or_insert_with(|| Terms::new(random_id(), lanes));
+                let ours = self
+                    .offer
+                    .get_or_insert_with(|| Terms::new(random_id(), lanes));
                 Outcome {
                     reply: Some(Control::Offer(ours.clone())),
                     agreed: None,
@@ -280,7 +291,8 @@ impl Negotiation {
                 self.offer = None;
                 self.next = None;
                 let known = self.answered.as_ref().filter(|(id, _)| *id == theirs.id);
-                let ours = known.map_or_else(|| Terms::new(theirs.id, lanes), |(_, ours)| ours.clone());
+                let ours =
+                    known.map_or_else(|| Terms::new(theirs.id, lanes), |(_, ours)| ours.clone());
                 self.answered = Some((theirs.id, ours.clone()));
                 Outcome {
                     agreed: Some(self.lanes(theirs, &ours)),
@@ -307,21 +319,29 @@ impl Negotiation {
             true => (&self.ours, &self.theirs),
             false => (&self.theirs, &self.ours),
         };
-        let theirs = if self.leads() { &follower.lanes } else { &leader.lanes };
+        let theirs = if self.leads() {
+            &follower.lanes
+        } else {
+            &leader.lanes
+        };
         let count = leader.lanes.len().min(follower.lanes.len());
-        let lanes = theirs.iter().take(count).enumerate().map(|(number, remote)| {
-            let mut mac = keyed(&leader.share);
-            Mac::update(&mut mac, &Blake2s256::digest(follower.share));
-            Mac::update(&mut mac, b"patronus lane psk v1");
-            Mac::update(&mut mac, leading.as_bytes());
-            Mac::update(&mut mac, following.as_bytes());
-            Mac::update(&mut mac, &leader.id);
-            Mac::update(&mut mac, &[number as u8]);
-            Lane {
-                remote: *remote,
-                preshared_key: PresharedKey::from_bytes(mac.finalize().into_bytes().into()),
-            }
-        });
+        let lanes = theirs
+            .iter()
+            .take(count)
+            .enumerate()
+            .map(|(number, remote)| {
+                let mut mac = keyed(&leader.share);
+                Mac::update(&mut mac, &Blake2s256::digest(follower.share));
+                Mac::update(&mut mac, b"patronus lane psk v1");
+                Mac::update(&mut mac, leading.as_bytes());
+                Mac::update(&mut mac, following.as_bytes());
+                Mac::update(&mut mac, &leader.id);
+                Mac::update(&mut mac, &[number as u8]);
+                Lane {
+                    remote: *remote,
+                    preshared_key: PresharedKey::from_bytes(mac.finalize().into_bytes().into()),
+                }
+            });
         lanes.collect()
     }
 }
@@ -362,7 +382,10 @@ mod tests {
         let answer = follower.handle(&over_the_wire(&offer), follower_lanes);
         let accept = over_the_wire(&answer.reply.unwrap());
         let settled = leader.handle(&accept, leader_lanes);
-        assert!(leader.handle(&accept, leader_lanes).agreed.is_none(), "an accept counts once");
+        assert!(
+            leader.handle(&accept, leader_lanes).agreed.is_none(),
+            "an accept counts once"
+        );
         (settled.agreed.unwrap(), answer.agreed.unwrap())
     }
 
@@ -372,7 +395,10 @@ mod tests {
         assert_eq!(leader.len(), 2);
         for (at, (here, there)) in leader.iter().zip(&follower).enumerate() {
             assert_eq!(here.preshared_key, there.preshared_key);
-            assert_eq!((here.remote, there.remote), (key(21 + at as u8), key(11 + at as u8)));
+            assert_eq!(
+                (here.remote, there.remote),
+                (key(21 + at as u8), key(11 + at as u8))
+            );
         }
         assert_ne!(leader[0].preshared_key, leader[1].preshared_key);
     }
@@ -396,7 +422,10 @@ mod tests {
         assert_eq!(offers, OFFERS_MAX);
         assert_eq!(leader.next_offer(), None);
         leader.begin(false, now);
-        assert!(leader.offer(&[key(11)], now).is_some(), "the next handshake asks once more");
+        assert!(
+            leader.offer(&[key(11)], now).is_some(),
+            "the next handshake asks once more"
+        );
         now += Duration::from_secs(60);
         assert!(leader.offer(&[key(11)], now).is_none());
     }
@@ -409,7 +438,10 @@ mod tests {
         leader.offer(&[key(11)], now).unwrap();
         let stranger = Control::Accept(Terms::new([9; 16], &[key(21)]));
         assert!(leader.handle(&stranger, &[key(11)]).agreed.is_none());
-        assert!(leader.next_offer().is_some(), "the offer is still under way");
+        assert!(
+            leader.next_offer().is_some(),
+            "the offer is still under way"
+        );
     }
 
     #[test]
@@ -422,7 +454,10 @@ mod tests {
         let offer = leader.handle(&over_the_wire(&plea), &lanes).reply.unwrap();
         let answer = follower.handle(&over_the_wire(&offer), &[key(21)]);
         let settled = leader.handle(&over_the_wire(&answer.reply.unwrap()), &lanes);
-        assert_eq!(settled.agreed.unwrap()[0].preshared_key, answer.agreed.unwrap()[0].preshared_key);
+        assert_eq!(
+            settled.agreed.unwrap()[0].preshared_key,
+            answer.agreed.unwrap()[0].preshared_key
+        );
         assert_eq!(follower.next_offer(), None);
     }
 
@@ -431,7 +466,9 @@ mod tests {
         let now = Instant::now();
         let mut follower = Negotiation::new(key(2), key(1));
         follower.begin(false, now);
-        let Control::Offer(terms) = follower.offer(&[key(21)], now).unwrap() else { panic!("no offer") };
+        let Control::Offer(terms) = follower.offer(&[key(21)], now).unwrap() else {
+            panic!("no offer")
+        };
         let accept = Control::Accept(Terms::new(terms.id, &[key(11)]));
         assert!(follower.handle(&accept, &[key(21)]).agreed.is_none());
     }

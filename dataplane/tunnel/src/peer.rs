@@ -43,7 +43,9 @@ pub struct Peer {
     keepalive: Option<Duration>,
     last_authenticated: Instant,
     last_initiation: Option<Instant>,
-    last_handshake: Option<Instant>,
+    /// The receiver index of a session that we answered and that the peer has not used yet.
+    unconfirmed: Option<u32>,
+    handshake_completed: bool,
 }
 
 /// What came out of an authenticated message.
@@ -129,7 +131,8 @@ impl Peer {
             keepalive,
             last_authenticated: now,
             last_initiation: None,
-            last_handshake: None,
+            unconfirmed: None,
+            handshake_completed: false,
         }
     }
 
@@ -144,9 +147,11 @@ impl Peer {
         self.has_session
     }
 
-    /// When the last handshake completed.
-    pub fn last_handshake(&self) -> Option<Instant> {
-        self.last_handshake
+    /// Whether a handshake completed since the last call: the peer answered ours, or used the session that we
+    /// answered, which proves that it has the keys (whitepaper, section 5.1).
+    #[inline]
+    pub fn take_handshake_completed(&mut self) -> bool {
+        std::mem::take(&mut self.handshake_completed)
     }
 
     /// Packets that wait for a handshake.
@@ -157,16 +162,6 @@ impl Peer {
     /// Changes the persistent keepalive; the session stays.
     pub fn set_keepalive(&mut self, keepalive: Option<Duration>) {
         self.keepalive = keepalive;
-    }
-
-    /// Takes a new key pair of ours; the sessions made with the old one end.
-    pub fn set_identity(&mut self, identity: &Identity) {
-        self.tunn.set_static_private(
-            identity.secret.clone(),
-            identity.public,
-            Some(identity.never_loaded.clone()),
-        );
-        self.refresh();
     }
 
     /// Seals `plaintext`, padded by the caller, into `out`; returns the datagram's length, or `None` where
@@ -203,7 +198,11 @@ impl Peer {
             self.staged.pop_front();
         }
         self.staged.push_back(padded.into());
-        if full { Staged::OldestDropped } else { Staged::Queued }
+        if full {
+            Staged::OldestDropped
+        } else {
+            Staged::Queued
+        }
     }
 
     /// Takes the oldest waiting packet.
@@ -233,8 +232,18 @@ impl Peer {
     /// # Panics
     /// When `out` is shorter than `datagram`: the caller sizes its buffers.
     #[inline]
-    pub fn open(&mut self, datagram: &[u8], counter: u64, out: &mut [u8], now: Instant) -> Result<Opened, Refused> {
-        assert!(out.len() >= datagram.len(), "no room to open {} bytes", datagram.len());
+    pub fn open(
+        &mut self,
+        datagram: &[u8],
+        counter: u64,
+        out: &mut [u8],
+        now: Instant,
+    ) -> Result<Opened, Refused> {
+        assert!(
+            out.len() >= datagram.len(),
+            "no room to open {} bytes",
+            datagram.len()
+        );
         // boringtun computes `counter + 1024` and `counter + 1` on the counter of an authenticated message.
         if counter >= COUNTER_LIMIT {
             return Err(Refused::CounterLimit);
@@ -252,6 +261,10 @@ impl Peer {
             }
         };
         self.last_authenticated = now;
+        if self.unconfirmed.is_some() && self.unconfirmed == index_at(datagram, RECEIVER_AT) {
+            self.unconfirmed = None;
+            self.handshake_completed = true;
+        }
         if !self.has_session {
             self.refresh();
         }
@@ -276,23 +289,32 @@ impl Peer {
         let message = Message::parse(datagram).map_err(|_| Refused::HandshakeInvalid)?;
         let is_initiation = message == Message::Initiation;
         let is_cookie = matches!(message, Message::Cookie { .. });
-        if is_initiation && self.last_initiation.is_some_and(|last| now - last < INITIATION_INTERVAL_MIN) {
+        if is_initiation
+            && self
+                .last_initiation
+                .is_some_and(|last| now - last < INITIATION_INTERVAL_MIN)
+        {
             return Err(Refused::HandshakeFlood);
         }
         match self.tunn.decapsulate(Some(source), datagram, out) {
             TunnResult::WriteToNetwork(reply) => {
                 let len = reply.len();
                 self.last_authenticated = now;
-                self.last_handshake = Some(now);
-                if is_initiation {
-                    self.last_initiation = Some(now);
+                match is_initiation {
+                    true => {
+                        self.last_initiation = Some(now);
+                        self.unconfirmed = index_at(reply, SENDER_AT);
+                    }
+                    false => self.handshake_completed = true,
                 }
                 self.refresh();
                 Ok(Opened::Reply(len))
             }
             TunnResult::Done => Ok(Opened::Handshake),
             TunnResult::Err(_) if is_cookie => Err(Refused::CookieInvalid),
-            TunnResult::Err(WireGuardError::WrongTai64nTimestamp) => Err(Refused::HandshakeReplayed),
+            TunnResult::Err(WireGuardError::WrongTai64nTimestamp) => {
+                Err(Refused::HandshakeReplayed)
+            }
             TunnResult::Err(_) => Err(Refused::HandshakeInvalid),
             TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
                 debug_assert!(false, "handshake messages carry no packet");
@@ -315,9 +337,15 @@ impl Peer {
             | TunnResult::WriteToTunnelV4(..)
             | TunnResult::WriteToTunnelV6(..) => (None, false),
         };
-        let mut timed = Timed { send, ..Timed::default() };
+        let mut timed = Timed {
+            send,
+            ..Timed::default()
+        };
         if gave_up && !self.staged.is_empty() {
-            if self.waiting_since.is_some_and(|since| now.saturating_duration_since(since) < GIVE_UP_AFTER) {
+            if self
+                .waiting_since
+                .is_some_and(|since| now.saturating_duration_since(since) < GIVE_UP_AFTER)
+            {
                 // boringtun wipes everything 540 s after the last handshake, a handshake under way included.
                 timed.send = self.initiate(out);
             } else {
@@ -338,8 +366,9 @@ impl Peer {
     }
 
     fn keepalive_is_due(&self, now: Instant) -> bool {
-        self.keepalive
-            .is_some_and(|interval| now.saturating_duration_since(self.last_authenticated) >= interval)
+        self.keepalive.is_some_and(|interval| {
+            now.saturating_duration_since(self.last_authenticated) >= interval
+        })
     }
 
     /// Asks boringtun whether its current session exists. It reads the clock, hence not per packet.
@@ -356,6 +385,19 @@ impl std::fmt::Debug for Peer {
             .field("staged", &self.staged.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Where a handshake response has the index of its sender's session.
+const SENDER_AT: usize = 4;
+/// Where a data message has the index of its receiver's session.
+const RECEIVER_AT: usize = 4;
+
+fn index_at(message: &[u8], at: usize) -> Option<u32> {
+    message
+        .get(at..at + 4)?
+        .try_into()
+        .ok()
+        .map(u32::from_le_bytes)
 }
 
 fn data_refusal(error: &WireGuardError) -> Refused {

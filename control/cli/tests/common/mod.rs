@@ -549,11 +549,23 @@ pub fn socket_path(interface: &str) -> PathBuf {
     Path::new(UAPI_DIR).join(format!("{interface}.sock"))
 }
 
-/// Runs a program to its end inside a namespace.
+/// Runs a program to its end inside a namespace; one that does not end in time is killed.
 pub fn output_of(namespace: &Namespace, command: &mut Command) -> Output {
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let child = namespace.spawn(command).unwrap();
-    child.wait_with_output().unwrap()
+    let pid = Pid::from_raw(child.id() as i32);
+    let (ended, wait) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            // Nobody reaps the child before `ended` is gone, so the number is still its own.
+            if wait.recv_timeout(2 * PATIENCE) == Err(std::sync::mpsc::RecvTimeoutError::Timeout) {
+                let _ = kill(pid, Signal::SIGKILL);
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        output
+    })
 }
 
 /// Waits until `done` says so.

@@ -51,7 +51,9 @@ fn a_replayed_datagram_is_delivered_once() {
 #[test]
 fn the_window_holds_1024_datagrams_and_refuses_what_is_behind_it() {
     let (mut net, mut stock) = with_stock(0x63);
-    let datagrams: Vec<_> = (0..1100).map(|number| stock.seal(&stock.packet(number))).collect();
+    let datagrams: Vec<_> = (0..1100)
+        .map(|number| stock.seal(&stock.packet(number)))
+        .collect();
     let newest = datagrams.len() - 1;
     net.inject(stock.addr, A, &datagrams[newest]);
     let drops = drops_during(&mut net, A, |net| {
@@ -82,7 +84,10 @@ fn a_bad_tag_does_not_move_the_window() {
         }
     });
     // Counter 1 was used by the session already.
-    assert_eq!(drops, [(DropReason::DataReplayed, 1), (DropReason::DataBadTag, 8)]);
+    assert_eq!(
+        drops,
+        [(DropReason::DataReplayed, 1), (DropReason::DataBadTag, 8)]
+    );
     net.inject(stock.addr, A, &genuine);
     assert_eq!(net.take_delivered(A).len(), 1);
     stock.assert_works(&mut net);
@@ -93,7 +98,13 @@ fn counters_at_and_above_the_limit_are_refused_before_the_aead() {
     let (mut net, mut stock) = with_stock(0x65);
     let mut datagram = stock.seal(&stock.packet(1));
     let drops = drops_during(&mut net, A, |net| {
-        for counter in [COUNTER_LIMIT, COUNTER_LIMIT + 1, u64::MAX - 1024, u64::MAX - 1, u64::MAX] {
+        for counter in [
+            COUNTER_LIMIT,
+            COUNTER_LIMIT + 1,
+            u64::MAX - 1024,
+            u64::MAX - 1,
+            u64::MAX,
+        ] {
             set_counter(&mut datagram, counter);
             net.inject(stock.addr, A, &datagram);
         }
@@ -152,7 +163,13 @@ fn an_empty_message_is_a_keepalive_and_no_packet() {
     let before = net.site(A).counters();
     stock.send(&mut net, &[]);
     let after = net.site(A).counters();
-    assert_eq!((after.consumed - before.consumed, after.dropped() - before.dropped()), (1, 0));
+    assert_eq!(
+        (
+            after.consumed - before.consumed,
+            after.dropped() - before.dropped()
+        ),
+        (1, 0)
+    );
     assert!(net.take_delivered(A).is_empty());
 }
 
@@ -204,7 +221,10 @@ fn an_inner_header_length_below_five_words_is_dropped() {
 #[test]
 fn padding_that_is_not_zero_is_cut_off_all_the_same() {
     let (mut net, mut stock) = with_stock(0x6a);
-    for packet in [Packet::udp(SiteId(100), A, &[1; 21]), Packet::udp(SiteId(100), A, &[1; 21]).over_v6()] {
+    for packet in [
+        Packet::udp(SiteId(100), A, &[1; 21]),
+        Packet::udp(SiteId(100), A, &[1; 21]).over_v6(),
+    ] {
         let packet = packet.build();
         let padded = [packet.clone(), vec![0xff; 11]].concat();
         stock.send(&mut net, &padded);
@@ -250,13 +270,25 @@ fn a_datagram_for_one_peer_is_no_datagram_for_another() {
     net.take_captured();
     net.link.loss = 1.0;
     net.send(B, 0, &Packet::udp(B, A, &payload(1, 10)).build());
-    net.send(SiteId(2), 0, &Packet::udp(SiteId(2), A, &payload(1, 10)).build());
+    net.send(
+        SiteId(2),
+        0,
+        &Packet::udp(SiteId(2), A, &payload(1, 10)).build(),
+    );
     let [mut from_b, from_c] = [0, 1].map(|at| net.captured[at].clone());
     // B's ciphertext under C's index.
     from_b.bytes[4..8].copy_from_slice(&from_c.bytes[4..8]);
     let drops = drops_during(&mut net, A, |net| net.inject(from_b.from, A, &from_b.bytes));
     assert_eq!(drops, [(DropReason::DataBadTag, 1)]);
-    assert_eq!(net.site(A).spec(peer_id(SiteId(2))).stats.endpoint().unwrap().remote, from_c.from);
+    assert_eq!(
+        net.site(A)
+            .spec(peer_id(SiteId(2)))
+            .stats
+            .endpoint()
+            .unwrap()
+            .remote,
+        from_c.from
+    );
 }
 
 #[test]
@@ -265,7 +297,9 @@ fn a_message_sent_back_to_its_sender_is_refused() {
     net.send(A, 0, &Packet::udp(A, B, &payload(1, 10)).build());
     net.settle();
     let sent = net.captured[0].clone();
-    let drops = drops_during(&mut net, A, |net| net.inject(net.site(B).outer(), A, &sent.bytes));
+    let drops = drops_during(&mut net, A, |net| {
+        net.inject(net.site(B).outer(), A, &sent.bytes)
+    });
     assert_eq!(drops.iter().map(|(_, packets)| packets).sum::<u64>(), 1);
     assert!(net.take_delivered(A).is_empty());
     assert_works(&mut net);

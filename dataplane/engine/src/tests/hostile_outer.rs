@@ -23,7 +23,10 @@ fn assert_refused(datagrams: &[Vec<u8>], reason: DropReason) {
         }
     });
     assert_eq!(drops, [(reason, datagrams.len() as u64)]);
-    assert!(net.captured.is_empty(), "an answer gives the attacker an amplifier");
+    assert!(
+        net.captured.is_empty(),
+        "an answer gives the attacker an amplifier"
+    );
     assert_works(&mut net);
 }
 
@@ -45,14 +48,20 @@ fn datagrams_of_one_to_three_bytes_are_dropped() {
 
 #[test]
 fn unknown_types_are_dropped() {
-    let datagrams: Vec<_> = [0u32, 5, 6, 0x7f, 0xff].map(|kind| message(kind, 148)).into();
+    let datagrams: Vec<_> = [0u32, 5, 6, 0x7f, 0xff]
+        .map(|kind| message(kind, 148))
+        .into();
     assert_refused(&datagrams, DropReason::OuterType);
 }
 
 #[test]
 fn set_reserved_bytes_are_dropped() {
     let datagrams: Vec<_> = (1..=4u32)
-        .flat_map(|kind| (8..32).step_by(8).map(move |bit| message(kind | 1 << bit, 148)))
+        .flat_map(|kind| {
+            (8..32)
+                .step_by(8)
+                .map(move |bit| message(kind | 1 << bit, 148))
+        })
         .collect();
     assert_refused(&datagrams, DropReason::OuterType);
 }
@@ -62,7 +71,11 @@ fn handshake_messages_of_any_other_length_are_dropped() {
     let lens = [(1u32, 148usize), (2, 92), (3, 64)];
     let datagrams: Vec<_> = lens
         .into_iter()
-        .flat_map(|(kind, right)| (4..200).filter(move |len| *len != right).map(move |len| message(kind, len)))
+        .flat_map(|(kind, right)| {
+            (4..200)
+                .filter(move |len| *len != right)
+                .map(move |len| message(kind, len))
+        })
         .collect();
     assert_refused(&datagrams, DropReason::OuterLength);
 }
@@ -105,7 +118,9 @@ fn trailing_bytes_behind_genuine_data_break_its_tag() {
 #[test]
 fn a_datagram_larger_than_the_buffer_is_counted_as_truncated() {
     let mut net = pair(0x54);
-    let drops = drops_during(&mut net, A, |net| net.site_mut(A).engine_mut(0).count_truncated(3));
+    let drops = drops_during(&mut net, A, |net| {
+        net.site_mut(A).engine_mut(0).count_truncated(3)
+    });
     assert_eq!(drops, [(DropReason::OuterTruncated, 3)]);
     assert!(net.site(A).counters().is_balanced());
     assert_works(&mut net);
@@ -139,7 +154,11 @@ fn source_port_0_is_dropped_because_nobody_can_answer_it() {
     let initiation = stock.initiation();
     let drops = drops_during(&mut net, A, |net| {
         net.inject(nobody, A, &initiation);
-        net.inject_frame(A, 0, udp_frame(nobody, None, &[initiation.clone(), initiation.clone()]));
+        net.inject_frame(
+            A,
+            0,
+            udp_frame(nobody, None, &[initiation.clone(), initiation.clone()]),
+        );
     });
     assert_eq!(drops, [(DropReason::OuterSource, 3)]);
     assert!(net.captured.is_empty());
@@ -155,15 +174,30 @@ fn a_v4_mapped_source_is_answered_where_it_came_from() {
     stock.addr = SocketAddr::new(IpAddr::V6(mapped), 1234);
     stock.connect(&mut net);
     stock.assert_works(&mut net);
-    assert!(net.captured.iter().all(|datagram| datagram.to == stock.addr));
+    assert!(
+        net.captured
+            .iter()
+            .all(|datagram| datagram.to == stock.addr)
+    );
 }
 
 #[test]
 fn a_train_whose_length_its_step_does_not_divide_has_a_short_last_datagram() {
     let mut net = pair(0x58);
     for (len, step, reasons) in [
-        (148 * 2 + 3, 148, vec![(DropReason::OuterType, 1), (DropReason::HandshakeBadMac, 2)]),
-        (148 * 2 + 60, 148, vec![(DropReason::OuterLength, 1), (DropReason::HandshakeBadMac, 2)]),
+        (
+            148 * 2 + 3,
+            148,
+            vec![(DropReason::OuterType, 1), (DropReason::HandshakeBadMac, 2)],
+        ),
+        (
+            148 * 2 + 60,
+            148,
+            vec![
+                (DropReason::OuterLength, 1),
+                (DropReason::HandshakeBadMac, 2),
+            ],
+        ),
     ] {
         let mut bytes = message(1, 148).repeat(3);
         bytes.truncate(len);
@@ -172,7 +206,10 @@ fn a_train_whose_length_its_step_does_not_divide_has_a_short_last_datagram() {
             segment_len: step,
             endpoint: Endpoint::from(stranger()),
         };
-        assert_eq!(drops_during(&mut net, A, |net| net.inject_frame(A, 0, frame)), reasons);
+        assert_eq!(
+            drops_during(&mut net, A, |net| net.inject_frame(A, 0, frame)),
+            reasons
+        );
     }
     assert_works(&mut net);
 }
@@ -208,7 +245,13 @@ fn a_full_frame_in_steps_of_one_byte_ends_as_drops() {
 
 #[test]
 fn an_unknown_index_is_dropped() {
-    let mut net = pair_of(0x5b, SiteOptions { workers: 2, ..SiteOptions::default() });
+    let mut net = pair_of(
+        0x5b,
+        SiteOptions {
+            workers: 2,
+            ..SiteOptions::default()
+        },
+    );
     let mut data = message(4, 64);
     let indices: [u32; 4] = [0, 0x0000_0100, 0x1234_0042, 0x1234_0142];
     let drops = drops_during(&mut net, A, |net| {
@@ -223,7 +266,13 @@ fn an_unknown_index_is_dropped() {
 
 #[test]
 fn an_index_that_names_a_worker_that_does_not_exist_is_dropped_where_it_arrives() {
-    let mut net = pair_of(0x5c, SiteOptions { workers: 3, ..SiteOptions::default() });
+    let mut net = pair_of(
+        0x5c,
+        SiteOptions {
+            workers: 3,
+            ..SiteOptions::default()
+        },
+    );
     for worker in [3u8, 4, 127, 255] {
         for (kind, len, at) in [(4, 64, 4), (3, 64, 4), (2, 92, 8)] {
             let mut datagram = message(kind, len);
@@ -233,7 +282,10 @@ fn an_index_that_names_a_worker_that_does_not_exist_is_dropped_where_it_arrives(
                 let before = net.site(A).counters();
                 net.inject(stranger(), A, &datagram);
                 let after = net.site(A).counters();
-                assert_eq!(drops_since(&before, &after), [(DropReason::UnknownIndex, 1)]);
+                assert_eq!(
+                    drops_since(&before, &after),
+                    [(DropReason::UnknownIndex, 1)]
+                );
                 assert_eq!(after.handed_out, before.handed_out);
             }
         }

@@ -30,8 +30,18 @@ fn with(packet: &Packet, size: u16, change: impl FnOnce(&mut TunFrame)) -> TunFr
 
 #[test]
 fn frames_that_are_no_ip_packet_are_dropped() {
-    for bytes in [&[][..], &[0x45], &[0; 40], &[0x45; 19], &[0x60; 39], &[0x70; 100]] {
-        let frame = TunFrame { buf: FrameBuf::from_data(bytes), ..TunFrame::default() };
+    for bytes in [
+        &[][..],
+        &[0x45],
+        &[0; 40],
+        &[0x45; 19],
+        &[0x60; 39],
+        &[0x70; 100],
+    ] {
+        let frame = TunFrame {
+            buf: FrameBuf::from_data(bytes),
+            ..TunFrame::default()
+        };
         assert_refused(frame, (DropReason::TunMalformed, 1));
     }
 }
@@ -39,7 +49,10 @@ fn frames_that_are_no_ip_packet_are_dropped() {
 #[test]
 fn a_superpacket_cut_short_is_dropped() {
     for len in [1000, 100, 20] {
-        assert_refused(with(&tcp(), 1000, |frame| frame.buf.set_len(len)), (DropReason::TunMalformed, 1));
+        assert_refused(
+            with(&tcp(), 1000, |frame| frame.buf.set_len(len)),
+            (DropReason::TunMalformed, 1),
+        );
     }
 }
 
@@ -64,9 +77,18 @@ fn segments_of_one_byte_are_cut_up_to_the_limits() {
 
 #[test]
 fn more_segments_than_the_kernel_makes_are_dropped_and_each_is_counted() {
-    assert_refused(Packet::udp(A, B, &[5; 129]).superpacket(1), (DropReason::TunSuperpacket, 129));
-    assert_refused(Packet::tcp(A, B, &[5; 2049]).superpacket(1), (DropReason::TunSuperpacket, 2049));
-    assert_refused(Packet::tcp(A, B, &[5; 65_000]).superpacket(1), (DropReason::TunSuperpacket, 65_000));
+    assert_refused(
+        Packet::udp(A, B, &[5; 129]).superpacket(1),
+        (DropReason::TunSuperpacket, 129),
+    );
+    assert_refused(
+        Packet::tcp(A, B, &[5; 2049]).superpacket(1),
+        (DropReason::TunSuperpacket, 2049),
+    );
+    assert_refused(
+        Packet::tcp(A, B, &[5; 65_000]).superpacket(1),
+        (DropReason::TunSuperpacket, 65_000),
+    );
 }
 
 #[test]
@@ -77,7 +99,15 @@ fn a_checksum_position_outside_or_in_the_wrong_place_is_dropped() {
         (frame.vnet.csum_start, frame.vnet.csum_offset) = (start, offset);
         frame
     };
-    for (start, offset) in [(0, 0), (0, 10), (12, 0), (20, 0), (20, 0xffff), (0xffff, 0xffff), (6000, 6)] {
+    for (start, offset) in [
+        (0, 0),
+        (0, 10),
+        (12, 0),
+        (20, 0),
+        (20, 0xffff),
+        (0xffff, 0xffff),
+        (6000, 6),
+    ] {
         assert_refused(single(start, offset), (DropReason::TunSuperpacket, 1));
     }
     let frame = with(&tcp(), 1000, |frame| frame.vnet.csum_start = 24);
@@ -87,16 +117,25 @@ fn a_checksum_position_outside_or_in_the_wrong_place_is_dropped() {
 #[test]
 fn an_unknown_kind_of_superpacket_is_dropped() {
     for kind in [2, 3, 6, 0x40, 0x7f] {
-        assert_refused(with(&tcp(), 1000, |frame| frame.vnet.gso_type = kind), (DropReason::TunSuperpacket, 1));
+        assert_refused(
+            with(&tcp(), 1000, |frame| frame.vnet.gso_type = kind),
+            (DropReason::TunSuperpacket, 1),
+        );
     }
 }
 
 #[test]
 fn a_kind_that_contradicts_the_packet_is_dropped() {
     let cases = [
-        with(&tcp(), 1000, |frame| frame.vnet.gso_type = GsoKind::TcpV6.to_wire()),
-        with(&tcp(), 1000, |frame| frame.vnet.gso_type = GsoKind::UdpL4.to_wire()),
-        with(&udp(), 1000, |frame| frame.vnet.gso_type = GsoKind::TcpV4.to_wire()),
+        with(&tcp(), 1000, |frame| {
+            frame.vnet.gso_type = GsoKind::TcpV6.to_wire()
+        }),
+        with(&tcp(), 1000, |frame| {
+            frame.vnet.gso_type = GsoKind::UdpL4.to_wire()
+        }),
+        with(&udp(), 1000, |frame| {
+            frame.vnet.gso_type = GsoKind::TcpV4.to_wire()
+        }),
         with(&udp(), 1000, |frame| frame.vnet.gso_type |= GSO_ECN),
     ];
     for frame in cases {
@@ -114,7 +153,10 @@ fn a_lying_header_length_and_the_ecn_bit_do_no_harm() {
         });
         net.send_frame(A, 0, frame);
         net.run_for(ROUND);
-        assert!(net.take_delivered(B) == tcp().segments(1000), "hdr_len {hdr_len}");
+        assert!(
+            net.take_delivered(B) == tcp().segments(1000),
+            "hdr_len {hdr_len}"
+        );
     }
 }
 
@@ -137,7 +179,14 @@ fn a_superpacket_on_fragments_is_dropped() {
 
 #[test]
 fn frames_are_refused_the_same_way_when_they_wait_or_change_workers() {
-    let mut net = Net::mesh(0x95, 2, SiteOptions { workers: 2, ..SiteOptions::default() });
+    let mut net = Net::mesh(
+        0x95,
+        2,
+        SiteOptions {
+            workers: 2,
+            ..SiteOptions::default()
+        },
+    );
     // No session yet, and the frame comes in on the worker that does not own the peer.
     let drops = drops_during(&mut net, A, |net| {
         net.send_frame(A, 1, tcp().superpacket(0));

@@ -11,7 +11,11 @@ const SECOND: Duration = Duration::from_secs(1);
 const KEEPALIVE_LEN: usize = 32;
 
 fn numbered(from: SiteId, to: SiteId, number: u32) -> Vec<u8> {
-    Packet { id: number as u16, ..Packet::udp(from, to, &payload(number, 20)) }.build()
+    Packet {
+        id: number as u16,
+        ..Packet::udp(from, to, &payload(number, 20))
+    }
+    .build()
 }
 
 fn is_initiation(datagram: &Captured) -> bool {
@@ -20,13 +24,20 @@ fn is_initiation(datagram: &Captured) -> bool {
 
 fn times(net: &Net, from: SiteId, wanted: impl Fn(&Captured) -> bool) -> Vec<Instant> {
     let from = net.site(from).outer();
-    let sent = net.captured.iter().filter(|datagram| datagram.from == from && wanted(datagram));
+    let sent = net
+        .captured
+        .iter()
+        .filter(|datagram| datagram.from == from && wanted(datagram));
     sent.map(|datagram| datagram.at).collect()
 }
 
 /// The longest time between two neighbours.
 fn gap_max(times: &[Instant]) -> Duration {
-    times.windows(2).map(|pair| pair[1] - pair[0]).max().expect("two times")
+    times
+        .windows(2)
+        .map(|pair| pair[1] - pair[0])
+        .max()
+        .expect("two times")
 }
 
 #[test]
@@ -39,7 +50,11 @@ fn three_hours_at_ten_packets_a_second_lose_only_what_the_link_loses() {
     net.connect_from(A, B);
     net.run_for(ROUND);
     assert_works(&mut net);
-    net.link = Link { loss: 0.01, delay: Duration::from_millis(20), ..Link::default() };
+    net.link = Link {
+        loss: 0.01,
+        delay: Duration::from_millis(20),
+        ..Link::default()
+    };
     let before = [A, B].map(|site| net.site(site).counters());
     let mut lost = [0; 2];
     let mut initiations = Vec::new();
@@ -51,7 +66,10 @@ fn three_hours_at_ten_packets_a_second_lose_only_what_the_link_loses() {
             if is_initiation(&datagram) {
                 initiations.push(datagram.at);
             }
-            if datagram.bytes[0] == 4 && datagram.bytes.len() > KEEPALIVE_LEN && datagram.copies == 0 {
+            if datagram.bytes[0] == 4
+                && datagram.bytes.len() > KEEPALIVE_LEN
+                && datagram.copies == 0
+            {
                 lost[usize::from(datagram.to == net.site(B).outer())] += 1;
             }
         }
@@ -62,13 +80,29 @@ fn three_hours_at_ten_packets_a_second_lose_only_what_the_link_loses() {
     net.settle();
     for (at, site) in [A, B].into_iter().enumerate() {
         let (was, is) = (&before[at], net.site(site).counters());
-        assert_eq!(is.tx_udp - was.tx_udp, 108_000, "nothing waits longer than a handshake");
-        assert_eq!(is.tx_tun - was.tx_tun, 108_000 - lost[at], "{:?}", drops_since(was, &is));
+        assert_eq!(
+            is.tx_udp - was.tx_udp,
+            108_000,
+            "nothing waits longer than a handshake"
+        );
+        assert_eq!(
+            is.tx_tun - was.tx_tun,
+            108_000 - lost[at],
+            "{:?}",
+            drops_since(was, &is)
+        );
         assert!((500..1700).contains(&lost[at]), "{lost:?}");
     }
     let handshakes = net.site(A).counters().handshakes;
-    assert!((85..=91).contains(&handshakes), "{handshakes} handshakes in three hours");
-    assert!(gap_max(&initiations) < Duration::from_secs(130), "{:?}", gap_max(&initiations));
+    assert!(
+        (85..=91).contains(&handshakes),
+        "{handshakes} handshakes in three hours"
+    );
+    assert!(
+        gap_max(&initiations) < Duration::from_secs(130),
+        "{:?}",
+        gap_max(&initiations)
+    );
 }
 
 #[test]
@@ -88,7 +122,11 @@ fn a_lossy_reordering_duplicating_link_delivers_nothing_twice_for_an_hour() {
         delivered.extend(net.take_delivered(B));
     }
     assert!(tally(&delivered).values().all(|count| *count == 1));
-    assert!(delivered.len() > 13_500, "{} of 18000 at 20 % loss", delivered.len());
+    assert!(
+        delivered.len() > 13_500,
+        "{} of 18000 at 20 % loss",
+        delivered.len()
+    );
 }
 
 #[test]
@@ -143,10 +181,17 @@ fn a_persistent_keepalive_is_on_the_wire_at_its_interval_for_hours() {
         let sent = times(&net, A, |_| true);
         // A timer tick of 250 ms on top, and one more where a handshake stands in for the keepalive.
         let gap = gap_max(&sent);
-        assert!(gap <= interval + Duration::from_millis(500), "{interval:?}: {gap:?}");
-        let keepalives = times(&net, A, |datagram| datagram.bytes.len() == KEEPALIVE_LEN).len() as u32;
+        assert!(
+            gap <= interval + Duration::from_millis(500),
+            "{interval:?}: {gap:?}"
+        );
+        let keepalives =
+            times(&net, A, |datagram| datagram.bytes.len() == KEEPALIVE_LEN).len() as u32;
         let most = (2 * HOUR).as_secs() as u32 / interval.as_secs() as u32;
-        assert!((most * 8 / 10..=most * 12 / 10).contains(&keepalives), "{keepalives} in {most} intervals");
+        assert!(
+            (most * 8 / 10..=most * 12 / 10).contains(&keepalives),
+            "{keepalives} in {most} intervals"
+        );
         assert_works(&mut net);
     }
 }
@@ -162,7 +207,10 @@ fn keepalives_pause_while_there_is_traffic() {
     }
     let keepalives = times(&net, A, |datagram| datagram.bytes.len() == KEEPALIVE_LEN);
     let handshakes = times(&net, A, is_initiation).len();
-    assert!(keepalives.len() <= handshakes, "only to confirm a session: {keepalives:?}");
+    assert!(
+        keepalives.len() <= handshakes,
+        "only to confirm a session: {keepalives:?}"
+    );
 }
 
 #[test]
@@ -174,7 +222,11 @@ fn a_peer_dead_for_an_hour_is_back_within_a_keepalive_and_five_seconds() {
     net.site_mut(B).is_up = false;
     net.run_for(HOUR);
     let attempts = times(&net, A, is_initiation);
-    assert!(gap_max(&attempts) <= 26 * SECOND, "{:?}", gap_max(&attempts));
+    assert!(
+        gap_max(&attempts) <= 26 * SECOND,
+        "{:?}",
+        gap_max(&attempts)
+    );
     net.site_mut(B).is_up = true;
     net.run_for(30 * SECOND);
     net.take_captured();
@@ -299,7 +351,10 @@ fn nothing_is_sealed_with_a_session_older_than_180_s() {
 #[test]
 fn a_gate_under_load_opens_again_with_the_next_second() {
     let mut net = Net::new(0x10e);
-    net.add_site(SiteOptions { handshakes_per_s: 3, ..SiteOptions::default() });
+    net.add_site(SiteOptions {
+        handshakes_per_s: 3,
+        ..SiteOptions::default()
+    });
     let mut stock = Stock::join(&mut net, A);
     for _ in 0..3 {
         for _ in 0..5 {
@@ -335,10 +390,24 @@ fn a_gateway_that_slept_for_ten_hours_wakes_up_and_works() {
 fn flows_age_out_by_their_protocol() {
     let mut net = pair(0x110);
     net.send(A, 0, &Packet::tcp(A, B, b"x").build());
-    net.send(A, 0, &Packet { ports: (1, 2), ..Packet::udp(A, B, b"x") }.build());
+    net.send(
+        A,
+        0,
+        &Packet {
+            ports: (1, 2),
+            ..Packet::udp(A, B, b"x")
+        }
+        .build(),
+    );
     let live = |net: &Net| {
         let now_s = net.elapsed().as_secs() as u32;
-        let mut protocols: Vec<_> = net.site(A).engine(0).flow_table().flows(now_s).map(|flow| flow.key.protocol).collect();
+        let mut protocols: Vec<_> = net
+            .site(A)
+            .engine(0)
+            .flow_table()
+            .flows(now_s)
+            .map(|flow| flow.key.protocol)
+            .collect();
         protocols.sort_unstable();
         protocols.dedup();
         protocols
@@ -366,11 +435,18 @@ fn a_stock_peer_stays_connected_through_rekeys() {
         }
         let packet = stock.packet(second);
         stock.send(&mut net, &packet);
-        let back = Packet { id: second as u16, ..Packet::udp(A, SiteId(100), &payload(second, 9)) }.build();
+        let back = Packet {
+            id: second as u16,
+            ..Packet::udp(A, SiteId(100), &payload(second, 9))
+        }
+        .build();
         net.send(A, 0, &back);
         stock.pump(&mut net);
         assert!(net.take_delivered(A) == [packet], "second {second}");
-        assert!(std::mem::take(&mut stock.inbox) == [back], "second {second}");
+        assert!(
+            std::mem::take(&mut stock.inbox) == [back],
+            "second {second}"
+        );
     }
     assert!((9..=12).contains(&net.site(A).counters().handshakes));
 }

@@ -9,7 +9,6 @@ mod hostile_tun;
 #[cfg(feature = "mock-clock")]
 mod hours;
 mod random_walk;
-mod replay;
 mod reload;
 mod roaming;
 mod routing;
@@ -69,7 +68,10 @@ impl Packet {
     }
 
     fn tcp(from: SiteId, to: SiteId, payload: &[u8]) -> Self {
-        Self { protocol: TCP, ..Self::udp(from, to, payload) }
+        Self {
+            protocol: TCP,
+            ..Self::udp(from, to, payload)
+        }
     }
 
     /// The same between IPv6 hosts.
@@ -138,7 +140,11 @@ impl Packet {
                     payload: payload.to_vec(),
                     id: self.id.wrapping_add(at as u16),
                     seq: self.seq.wrapping_add((at * usize::from(size)) as u32),
-                    flags: if is_last { self.flags } else { self.flags & !PSH },
+                    flags: if is_last {
+                        self.flags
+                    } else {
+                        self.flags & !PSH
+                    },
                     ..self.clone()
                 }
                 .build()
@@ -168,7 +174,11 @@ impl Packet {
             transport.extend([0, 0]);
         }
         transport.extend(&self.payload);
-        [ip_header(self.src, self.dst, self.protocol, self.id, transport.len()), transport].concat()
+        [
+            ip_header(self.src, self.dst, self.protocol, self.id, transport.len()),
+            transport,
+        ]
+        .concat()
     }
 }
 
@@ -204,7 +214,12 @@ fn host(site: SiteId, number: u8) -> IpAddr {
 /// The marker and `len` bytes that name `number`.
 fn payload(number: u32, len: usize) -> Vec<u8> {
     let filler = (0..len).map(|at| (at as u32).wrapping_mul(167).wrapping_add(number) as u8);
-    MARKER.iter().copied().chain(number.to_be_bytes()).chain(filler).collect()
+    MARKER
+        .iter()
+        .copied()
+        .chain(number.to_be_bytes())
+        .chain(filler)
+        .collect()
 }
 
 /// Two sites with a session in both directions.
@@ -249,7 +264,10 @@ fn drops_since(before: &Counters, after: &Counters) -> Vec<(DropReason, u64)> {
 
 /// Messages of a type on the wire: 1 initiation, 2 response, 3 cookie, 4 data.
 fn count_type(net: &Net, kind: u8) -> usize {
-    net.captured.iter().filter(|datagram| datagram.bytes[0] == kind).count()
+    net.captured
+        .iter()
+        .filter(|datagram| datagram.bytes[0] == kind)
+        .count()
 }
 
 /// A peer that is no gateway of ours: boringtun alone, at an address of its own.
@@ -298,7 +316,8 @@ impl Stock {
 
     /// What a site has to know of it; without an endpoint, so that it begins.
     fn spec(&self, net: &Net) -> PeerSpec {
-        let prefixes = ["10.100.0.0/16", "fd00:64::/32"].map(|text| text.parse::<Prefix>().unwrap());
+        let prefixes =
+            ["10.100.0.0/16", "fd00:64::/32"].map(|text| text.parse::<Prefix>().unwrap());
         PeerSpec {
             id: STOCK,
             public_key: self.public_key,
@@ -322,7 +341,10 @@ impl Stock {
         let initiation = self.initiation();
         net.inject(self.addr, self.site, &initiation);
         self.pump(net);
-        assert!(self.tunn.time_since_last_handshake().is_some(), "no session");
+        assert!(
+            self.tunn.time_since_last_handshake().is_some(),
+            "no session"
+        );
     }
 
     /// Seals anything at all.

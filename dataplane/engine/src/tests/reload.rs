@@ -35,9 +35,13 @@ fn editing_one_peer_leaves_the_sessions_of_the_others_alone() {
 fn keepalive_allowed_ips_and_mtu_change_without_a_handshake() {
     let mut net = pair(0xa2);
     let began = handshakes(&mut net, |net| {
-        net.edit_peer(A, peer_id(B), |spec| spec.keepalive = Some(Duration::from_secs(25)));
+        net.edit_peer(A, peer_id(B), |spec| {
+            spec.keepalive = Some(Duration::from_secs(25))
+        });
         net.edit_peer(A, peer_id(B), |spec| spec.keepalive = None);
-        net.edit_peer(A, peer_id(B), |spec| spec.allowed_ips.push("10.77.0.0/16".parse().unwrap()));
+        net.edit_peer(A, peer_id(B), |spec| {
+            spec.allowed_ips.push("10.77.0.0/16".parse().unwrap())
+        });
         net.set_mtu(A, 1300);
         assert_works(net);
     });
@@ -49,11 +53,17 @@ fn a_reload_under_traffic_loses_nothing() {
     let mut net = pair(0xa3);
     let mut sent = Vec::new();
     for number in 0..200u32 {
-        let packet = Packet { id: number as u16, ..Packet::udp(A, B, &payload(number, 100)) }.build();
+        let packet = Packet {
+            id: number as u16,
+            ..Packet::udp(A, B, &payload(number, 100))
+        }
+        .build();
         net.send(A, 0, &packet);
         sent.push(packet);
         net.edit(A, |_| {});
-        net.edit_peer(B, peer_id(A), |spec| spec.keepalive = Some(Duration::from_secs(u64::from(number) + 1)));
+        net.edit_peer(B, peer_id(A), |spec| {
+            spec.keepalive = Some(Duration::from_secs(u64::from(number) + 1))
+        });
     }
     net.settle();
     assert!(net.take_delivered(B) == sent);
@@ -72,12 +82,22 @@ fn allowed_ips_that_move_take_effect_on_the_next_packet_of_an_existing_flow() {
     // B's prefixes go to C.
     net.edit(A, |specs| {
         specs.get_mut(&peer_id(B)).unwrap().allowed_ips.clear();
-        specs.get_mut(&peer_id(C)).unwrap().allowed_ips.extend(prefixes_of(B));
+        specs
+            .get_mut(&peer_id(C))
+            .unwrap()
+            .allowed_ips
+            .extend(prefixes_of(B));
     });
     let to_c = net.site(C).outer();
     net.take_captured();
     net.send(A, 0, &packet);
-    assert_eq!(net.captured.iter().map(|datagram| datagram.to).collect::<Vec<_>>(), [to_c]);
+    assert_eq!(
+        net.captured
+            .iter()
+            .map(|datagram| datagram.to)
+            .collect::<Vec<_>>(),
+        [to_c]
+    );
 
     // And to nobody.
     net.edit_peer(A, peer_id(C), |spec| spec.allowed_ips.clear());
@@ -92,7 +112,9 @@ fn allowed_ips_that_are_taken_away_stop_the_next_packet_on_the_way_in() {
     net.send(B, 0, &packet);
     net.run_for(ROUND);
     net.take_delivered(A);
-    net.edit_peer(A, peer_id(B), |spec| spec.allowed_ips = vec!["10.1.0.99/32".parse().unwrap()]);
+    net.edit_peer(A, peer_id(B), |spec| {
+        spec.allowed_ips = vec!["10.1.0.99/32".parse().unwrap()]
+    });
     let drops = drops_during(&mut net, A, |net| {
         net.send(B, 0, &packet);
         net.run_for(ROUND);
@@ -113,7 +135,10 @@ fn packets_that_wait_for_a_peer_that_is_removed_are_dropped_with_the_reason() {
         });
         net.send(A, 0, &Packet::udp(A, B, &payload(9, 1)).build());
     });
-    assert_eq!(drops, [(DropReason::NoRoute, 1), (DropReason::PeerRemoved, 3)]);
+    assert_eq!(
+        drops,
+        [(DropReason::NoRoute, 1), (DropReason::PeerRemoved, 3)]
+    );
     assert_eq!(net.site(A).counters().staged, 0);
     // What is on the wire finds nobody and breaks nothing.
     net.run_for(ROUND);
@@ -148,7 +173,10 @@ fn a_new_preshared_key_shakes_hands_anew_and_both_must_have_it() {
     assert!(count_type(&net, 1) >= 1);
     net.send(A, 0, &Packet::udp(A, B, &payload(1, 1)).build());
     net.run_for(ROUND);
-    assert!(net.take_delivered(B).is_empty(), "one side alone has the key");
+    assert!(
+        net.take_delivered(B).is_empty(),
+        "one side alone has the key"
+    );
     assert_eq!(net.site(A).counters().staged, 1);
 
     net.run_for(Duration::from_millis(30));
@@ -169,13 +197,19 @@ fn a_new_preshared_key_keeps_the_address_that_was_learned() {
     let key = PresharedKey::generate();
     net.edit_peer(B, peer_id(A), |spec| spec.preshared_key = Some(key.clone()));
     net.edit_peer(A, peer_id(B), |spec| spec.preshared_key = Some(key));
-    assert_eq!(net.site(A).spec(peer_id(B)).stats.endpoint(), Some(learned(moved)));
+    assert_eq!(
+        net.site(A).spec(peer_id(B)).stats.endpoint(),
+        Some(learned(moved))
+    );
     net.run_for(Duration::from_millis(50));
     assert_works(&mut net);
 }
 
 fn learned(remote: SocketAddr) -> Endpoint {
-    Endpoint { remote, local: Some([192, 0, 2, 1].into()) }
+    Endpoint {
+        remote,
+        local: Some([192, 0, 2, 1].into()),
+    }
 }
 
 #[test]
@@ -188,7 +222,10 @@ fn a_new_private_key_ends_the_sessions_and_shakes_hands_under_the_new_name() {
     net.run_for(ROUND);
     net.send(A, 0, &Packet::udp(A, B, &payload(1, 1)).build());
     net.run_for(ROUND);
-    assert!(net.take_delivered(B).is_empty(), "B does not know the new name");
+    assert!(
+        net.take_delivered(B).is_empty(),
+        "B does not know the new name"
+    );
     net.edit_peer(B, peer_id(A), |spec| spec.public_key = name);
     net.run_for(ROUND);
     assert_eq!(net.take_delivered(B).len(), 1, "what waited arrives");
@@ -202,7 +239,11 @@ fn a_new_private_key_does_not_wait_for_a_handshake_under_the_old_one() {
     let mut stock = Stock::join(&mut net, A);
     net.edit_peer(A, STOCK, |spec| spec.endpoint = Some(stock.addr));
     net.run_for(ROUND);
-    assert_eq!(net.take_outside(stock.addr).len(), 1, "an initiation that nobody answers");
+    assert_eq!(
+        net.take_outside(stock.addr).len(),
+        1,
+        "an initiation that nobody answers"
+    );
     let key = PrivateKey::generate();
     let again = PrivateKey::from_bytes(*key.as_bytes());
     net.set_identity(A, key);
@@ -218,7 +259,9 @@ fn a_new_private_key_does_not_wait_for_a_handshake_under_the_old_one() {
         1,
         None,
     );
-    net.edit_peer(A, STOCK, |spec| spec.public_key = PrivateKey::from_bytes([9; 32]).public_key());
+    net.edit_peer(A, STOCK, |spec| {
+        spec.public_key = PrivateKey::from_bytes([9; 32]).public_key()
+    });
     stock.pump(&mut net);
     stock.assert_works(&mut net);
 }
@@ -227,7 +270,9 @@ fn a_new_private_key_does_not_wait_for_a_handshake_under_the_old_one() {
 fn packets_that_wait_when_the_private_key_changes_are_dropped_with_the_reason() {
     let mut net = Net::mesh(0xac, 2, SiteOptions::default());
     net.send(A, 0, &Packet::udp(A, B, &payload(1, 1)).build());
-    let drops = drops_during(&mut net, A, |net| net.set_identity(A, PrivateKey::generate()));
+    let drops = drops_during(&mut net, A, |net| {
+        net.set_identity(A, PrivateKey::generate())
+    });
     assert_eq!(drops, [(DropReason::PeerRemoved, 1)]);
     assert_eq!(net.site(A).counters().staged, 0);
 }
@@ -252,15 +297,29 @@ fn a_configured_endpoint_undoes_roaming_only_when_it_is_set_anew() {
     net.move_site(B, moved);
     net.send(B, 0, &Packet::udp(B, A, &payload(1, 1)).build());
     net.run_for(ROUND);
-    let endpoint = |net: &Net| net.site(A).spec(peer_id(B)).stats.endpoint().map(|endpoint| endpoint.remote);
+    let endpoint = |net: &Net| {
+        net.site(A)
+            .spec(peer_id(B))
+            .stats
+            .endpoint()
+            .map(|endpoint| endpoint.remote)
+    };
     assert_eq!(endpoint(&net), Some(moved));
-    net.edit_peer(A, peer_id(B), |spec| spec.keepalive = Some(Duration::from_secs(30)));
+    net.edit_peer(A, peer_id(B), |spec| {
+        spec.keepalive = Some(Duration::from_secs(30))
+    });
     assert_eq!(endpoint(&net), Some(moved), "an unrelated change");
     net.edit_peer(A, peer_id(B), |spec| spec.endpoint_serial += 1);
     assert_eq!(endpoint(&net), Some(configured));
     net.take_captured();
     net.send(A, 0, &Packet::udp(A, B, &payload(2, 1)).build());
-    assert_eq!(net.captured.iter().map(|datagram| datagram.to).collect::<Vec<_>>(), [configured]);
+    assert_eq!(
+        net.captured
+            .iter()
+            .map(|datagram| datagram.to)
+            .collect::<Vec<_>>(),
+        [configured]
+    );
 }
 
 #[test]
@@ -272,7 +331,13 @@ fn an_endpoint_taken_out_of_the_configuration_is_kept() {
 
 #[test]
 fn a_peer_that_moves_to_another_worker_shakes_hands_there() {
-    let mut net = pair_of(0xb0, SiteOptions { workers: 2, ..SiteOptions::default() });
+    let mut net = pair_of(
+        0xb0,
+        SiteOptions {
+            workers: 2,
+            ..SiteOptions::default()
+        },
+    );
     net.run_for(Duration::from_millis(30));
     net.edit_peer(A, peer_id(B), |spec| spec.worker = WorkerId(1));
     net.run_for(ROUND);
@@ -284,7 +349,9 @@ fn a_peer_that_moves_to_another_worker_shakes_hands_there() {
 fn a_storm_of_reloads_leaves_the_last_configuration_and_the_session() {
     let mut net = pair(0xb1);
     for round in 0..2000u64 {
-        net.edit_peer(A, peer_id(B), |spec| spec.keepalive = (round % 2 == 0).then_some(Duration::from_secs(60)));
+        net.edit_peer(A, peer_id(B), |spec| {
+            spec.keepalive = (round % 2 == 0).then_some(Duration::from_secs(60))
+        });
     }
     assert!(net.site(A).engine(0).snapshot().generation() >= Generation(2000));
     assert_works(&mut net);
@@ -299,7 +366,10 @@ fn adding_and_removing_a_peer_without_end_leaks_no_index() {
     spec.allowed_ips.clear();
     for number in 10..2010 {
         let mut spec = spec.clone();
-        (spec.id, spec.public_key) = (PeerId(10), PrivateKey::from_bytes([number as u8; 32]).public_key());
+        (spec.id, spec.public_key) = (
+            PeerId(10),
+            PrivateKey::from_bytes([number as u8; 32]).public_key(),
+        );
         net.edit(A, |specs| {
             specs.insert(spec.id, spec);
         });
@@ -327,7 +397,10 @@ fn a_panic_closes_the_books_and_the_engine_goes_on() {
     // Into the engine and not out of it: what a worker holds when it panics.
     let packet = Packet::udp(A, B, &payload(1, 1)).build();
     let now = net.now();
-    let frame = TunFrame { buf: FrameBuf::from_data(&packet), ..TunFrame::default() };
+    let frame = TunFrame {
+        buf: FrameBuf::from_data(&packet),
+        ..TunFrame::default()
+    };
     let mut frames = [frame];
     let engine = net.site_mut(A).engine_mut(0);
     engine.handle_tun(&mut frames, now);
@@ -341,7 +414,11 @@ fn a_panic_closes_the_books_and_the_engine_goes_on() {
 #[test]
 fn events_tell_of_handshakes_and_new_addresses() {
     let mut net = pair(0xb5);
-    assert!(net.site(A).events.contains(&Event::HandshakeCompleted(peer_id(B))));
+    assert!(
+        net.site(A)
+            .events
+            .contains(&Event::HandshakeCompleted(peer_id(B)))
+    );
     net.site_mut(A).events.clear();
     let moved = SocketAddr::from(([198, 51, 100, 77], 4000));
     net.move_site(B, moved);
@@ -349,7 +426,10 @@ fn events_tell_of_handshakes_and_new_addresses() {
         net.send(B, 0, &Packet::udp(B, A, &payload(number, 1)).build());
         net.run_for(ROUND);
     }
-    assert_eq!(net.site(A).events, [Event::EndpointChanged(peer_id(B), learned(moved))]);
+    assert_eq!(
+        net.site(A).events,
+        [Event::EndpointChanged(peer_id(B), learned(moved))]
+    );
 }
 
 // With a mocked clock the second daemon's timestamps begin where the first one's did, and are refused as replays.

@@ -10,7 +10,12 @@ fn elsewhere() -> SocketAddr {
 }
 
 fn endpoint(net: &Net) -> SocketAddr {
-    net.site(A).spec(peer_id(B)).stats.endpoint().expect("an address").remote
+    net.site(A)
+        .spec(peer_id(B))
+        .stats
+        .endpoint()
+        .expect("an address")
+        .remote
 }
 
 /// A datagram from B to A that did not arrive.
@@ -70,8 +75,17 @@ fn a_replayed_handshake_from_another_address_does_not_move_the_endpoint() {
     net.run_for(Duration::from_millis(50));
     let home = endpoint(&net);
     let to_a = net.site(A).outer();
-    let handshakes: Vec<_> = net.captured.iter().filter(|datagram| datagram.to == to_a).cloned().collect();
-    assert!(handshakes.iter().any(|datagram| datagram.message() == Some(Message::Initiation)));
+    let handshakes: Vec<_> = net
+        .captured
+        .iter()
+        .filter(|datagram| datagram.to == to_a)
+        .cloned()
+        .collect();
+    assert!(
+        handshakes
+            .iter()
+            .any(|datagram| datagram.message() == Some(Message::Initiation))
+    );
     for datagram in handshakes {
         net.inject(elsewhere(), A, &datagram.bytes);
     }
@@ -88,7 +102,14 @@ fn an_initiation_from_another_address_moves_the_endpoint() {
     stock.addr = elsewhere();
     net.run_for(Duration::from_millis(30));
     stock.connect(&mut net);
-    assert_eq!(net.site(A).spec(STOCK).stats.endpoint().map(|endpoint| endpoint.remote), Some(elsewhere()));
+    assert_eq!(
+        net.site(A)
+            .spec(STOCK)
+            .stats
+            .endpoint()
+            .map(|endpoint| endpoint.remote),
+        Some(elsewhere())
+    );
     stock.assert_works(&mut net);
 }
 
@@ -96,17 +117,37 @@ fn an_initiation_from_another_address_moves_the_endpoint() {
 fn a_cookie_reply_does_not_move_the_endpoint() {
     let mut net = Net::new(0xc6);
     net.add_site(SiteOptions::default());
-    net.add_site(SiteOptions { handshakes_per_s: 0, ..SiteOptions::default() });
+    net.add_site(SiteOptions {
+        handshakes_per_s: 0,
+        ..SiteOptions::default()
+    });
     net.connect_from(A, B);
     let home = endpoint(&net);
     // The genuine answer of B, who is under load, is held back and comes from elsewhere.
-    net.set_link(B, A, Link { loss: 1.0, ..Link::default() });
+    net.set_link(
+        B,
+        A,
+        Link {
+            loss: 1.0,
+            ..Link::default()
+        },
+    );
     net.run_for(ROUND);
-    let is_cookie = |datagram: &&Captured| matches!(datagram.message(), Some(Message::Cookie { .. }));
-    let cookie = net.captured.iter().find(is_cookie).expect("a cookie").clone();
+    let is_cookie =
+        |datagram: &&Captured| matches!(datagram.message(), Some(Message::Cookie { .. }));
+    let cookie = net
+        .captured
+        .iter()
+        .find(is_cookie)
+        .expect("a cookie")
+        .clone();
     let before = net.site(A).counters();
     net.inject(elsewhere(), A, &cookie.bytes);
-    assert_eq!(net.site(A).counters().consumed - before.consumed, 1, "the cookie is genuine");
+    assert_eq!(
+        net.site(A).counters().consumed - before.consumed,
+        1,
+        "the cookie is genuine"
+    );
     assert_eq!(endpoint(&net), home);
 }
 
@@ -129,7 +170,11 @@ fn a_nat_that_rebinds_at_every_packet_is_followed() {
     let mut net = pair(0xc8);
     for port in 2000..2050 {
         net.move_site(B, SocketAddr::from(([198, 51, 100, 77], port)));
-        net.send(B, 0, &Packet::udp(B, A, &payload(u32::from(port), 1)).build());
+        net.send(
+            B,
+            0,
+            &Packet::udp(B, A, &payload(u32::from(port), 1)).build(),
+        );
         net.run_for(ROUND);
         let reply = Packet::udp(A, B, &payload(u32::from(port), 2)).build();
         net.send(A, 0, &reply);
@@ -146,7 +191,11 @@ fn a_peer_without_an_address_gets_nothing_until_it_speaks() {
     let mut stock = Stock::join(&mut net, A);
     let drops = drops_during(&mut net, A, |net| {
         net.send(A, 0, &Packet::udp(A, SiteId(100), &payload(1, 1)).build());
-        net.send_frame(A, 0, Packet::udp(A, SiteId(100), &payload(1, 1000)).superpacket(100));
+        net.send_frame(
+            A,
+            0,
+            Packet::udp(A, SiteId(100), &payload(1, 1000)).superpacket(100),
+        );
     });
     assert_eq!(drops, [(DropReason::NoEndpoint, 12)]);
     stock.connect(&mut net);

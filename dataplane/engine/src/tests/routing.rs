@@ -9,7 +9,14 @@ const C: SiteId = SiteId(2);
 
 /// A hub A with two spokes. B owns 10.1.0.0/16; C owns 10.2.0.0/16 and, inside B's, 10.1.5.0/24.
 fn hub(seed: u64, workers: usize) -> Net {
-    let mut net = Net::mesh(seed, 3, SiteOptions { workers, ..SiteOptions::default() });
+    let mut net = Net::mesh(
+        seed,
+        3,
+        SiteOptions {
+            workers,
+            ..SiteOptions::default()
+        },
+    );
     net.edit_peer(A, peer_id(C), |spec| {
         spec.allowed_ips.push("10.1.5.0/24".parse().unwrap());
         spec.worker = WorkerId(workers as u8 - 1);
@@ -19,7 +26,11 @@ fn hub(seed: u64, workers: usize) -> Net {
 }
 
 fn from_host(site: SiteId, src: [u8; 4], number: u32) -> Vec<u8> {
-    Packet { src: src.into(), ..Packet::udp(site, A, &payload(number, 10)) }.build()
+    Packet {
+        src: src.into(),
+        ..Packet::udp(site, A, &payload(number, 10))
+    }
+    .build()
 }
 
 #[test]
@@ -45,7 +56,15 @@ fn the_most_specific_owner_gets_what_is_sent() {
     let mut net = hub(0xd2, 1);
     net.take_captured();
     for (dst, owner) in [([10, 1, 5, 9], C), ([10, 1, 6, 9], B), ([10, 2, 0, 1], C)] {
-        net.send(A, 0, &Packet { dst: dst.into(), ..Packet::udp(A, B, &payload(1, 1)) }.build());
+        net.send(
+            A,
+            0,
+            &Packet {
+                dst: dst.into(),
+                ..Packet::udp(A, B, &payload(1, 1))
+            }
+            .build(),
+        );
         let sent = net.take_captured();
         assert_eq!(sent.len(), 1);
         assert_eq!(sent[0].to, net.site(owner).outer(), "{dst:?}");
@@ -55,7 +74,16 @@ fn the_most_specific_owner_gets_what_is_sent() {
 #[test]
 fn a_spoofed_source_is_dropped_and_opens_no_flow() {
     let mut net = hub(0xd3, 1);
-    for (number, src) in [[10, 2, 0, 1], [10, 0, 0, 1], [8, 8, 8, 8], [0, 0, 0, 0], [255, 255, 255, 255]].iter().enumerate() {
+    for (number, src) in [
+        [10, 2, 0, 1],
+        [10, 0, 0, 1],
+        [8, 8, 8, 8],
+        [0, 0, 0, 0],
+        [255, 255, 255, 255],
+    ]
+    .iter()
+    .enumerate()
+    {
         let drops = drops_during(&mut net, A, |net| {
             net.send(B, 0, &from_host(B, *src, number as u32));
             net.run_for(ROUND);
@@ -94,23 +122,43 @@ fn one_five_tuple_through_two_peers_is_two_flows_on_the_hub() {
         // B's packet for C goes to the hub, whose kernel routes it back into the TUN.
         net.edit(B, |specs| {
             let prefixes = specs.remove(&peer_id(C)).unwrap().allowed_ips;
-            specs.get_mut(&peer_id(A)).unwrap().allowed_ips.extend(prefixes);
+            specs
+                .get_mut(&peer_id(A))
+                .unwrap()
+                .allowed_ips
+                .extend(prefixes);
         });
         net.edit(C, |specs| {
             let prefixes = specs.remove(&peer_id(B)).unwrap().allowed_ips;
-            specs.get_mut(&peer_id(A)).unwrap().allowed_ips.extend(prefixes);
+            specs
+                .get_mut(&peer_id(A))
+                .unwrap()
+                .allowed_ips
+                .extend(prefixes);
         });
         for round in 1..=3 {
             net.send(B, 0, &packet);
             net.run_for(ROUND);
             let forwarded = net.take_delivered(A);
-            assert_eq!(forwarded, [packet.clone()]);
+            assert_eq!(forwarded, std::slice::from_ref(&packet));
             net.send(A, 0, &forwarded[0]);
             net.run_for(ROUND);
-            assert_eq!(net.take_delivered(C), [packet.clone()], "{workers} workers, round {round}");
-            let tables: Vec<_> = (0..workers).map(|worker| net.site(A).engine(worker).flow_table()).collect();
+            assert_eq!(
+                net.take_delivered(C),
+                std::slice::from_ref(&packet),
+                "{workers} workers, round {round}"
+            );
+            let tables: Vec<_> = (0..workers)
+                .map(|worker| net.site(A).engine(worker).flow_table())
+                .collect();
             let flows: Vec<_> = tables.iter().flat_map(|table| table.flows(0)).collect();
-            let by_peer = |id| flows.iter().filter(|flow| flow.peer == id).map(|flow| flow.packets).sum::<u32>();
+            let by_peer = |id| {
+                flows
+                    .iter()
+                    .filter(|flow| flow.peer == id)
+                    .map(|flow| flow.packets)
+                    .sum::<u32>()
+            };
             assert_eq!((by_peer(peer_id(B)), by_peer(peer_id(C))), (round, round));
         }
     }
@@ -120,9 +168,33 @@ fn one_five_tuple_through_two_peers_is_two_flows_on_the_hub() {
 fn a_destination_without_an_owner_is_dropped() {
     let mut net = pair(0xd6);
     let drops = drops_during(&mut net, A, |net| {
-        net.send(A, 0, &Packet { dst: [8, 8, 8, 8].into(), ..Packet::udp(A, B, &payload(1, 1)) }.build());
-        net.send(A, 0, &Packet { dst: "2001:db8::1".parse().unwrap(), ..Packet::udp(A, B, b"x").over_v6() }.build());
-        net.send_frame(A, 0, Packet { dst: [9, 9, 9, 9].into(), ..Packet::tcp(A, B, &[0; 3000]) }.superpacket(1000));
+        net.send(
+            A,
+            0,
+            &Packet {
+                dst: [8, 8, 8, 8].into(),
+                ..Packet::udp(A, B, &payload(1, 1))
+            }
+            .build(),
+        );
+        net.send(
+            A,
+            0,
+            &Packet {
+                dst: "2001:db8::1".parse().unwrap(),
+                ..Packet::udp(A, B, b"x").over_v6()
+            }
+            .build(),
+        );
+        net.send_frame(
+            A,
+            0,
+            Packet {
+                dst: [9, 9, 9, 9].into(),
+                ..Packet::tcp(A, B, &[0; 3000])
+            }
+            .superpacket(1000),
+        );
     });
     assert_eq!(drops, [(DropReason::NoRoute, 5)]);
     assert_works(&mut net);
@@ -131,10 +203,29 @@ fn a_destination_without_an_owner_is_dropped() {
 #[test]
 fn a_default_route_takes_what_nobody_else_owns() {
     let mut net = pair(0xd7);
-    net.edit_peer(A, peer_id(B), |spec| spec.allowed_ips.extend(["0.0.0.0/0", "::/0"].map(|text| text.parse::<Prefix>().unwrap())));
+    net.edit_peer(A, peer_id(B), |spec| {
+        spec.allowed_ips
+            .extend(["0.0.0.0/0", "::/0"].map(|text| text.parse::<Prefix>().unwrap()))
+    });
     net.take_captured();
-    net.send(A, 0, &Packet { dst: [8, 8, 8, 8].into(), ..Packet::udp(A, B, &payload(1, 1)) }.build());
-    net.send(A, 0, &Packet { dst: "2001:db8::1".parse().unwrap(), ..Packet::udp(A, B, b"x").over_v6() }.build());
+    net.send(
+        A,
+        0,
+        &Packet {
+            dst: [8, 8, 8, 8].into(),
+            ..Packet::udp(A, B, &payload(1, 1))
+        }
+        .build(),
+    );
+    net.send(
+        A,
+        0,
+        &Packet {
+            dst: "2001:db8::1".parse().unwrap(),
+            ..Packet::udp(A, B, b"x").over_v6()
+        }
+        .build(),
+    );
     assert_eq!(count_type(&net, 4), 2);
 }
 
@@ -142,8 +233,14 @@ fn a_default_route_takes_what_nobody_else_owns() {
 fn traffic_of_both_directions_is_counted_in_one_flow() {
     let mut net = pair(0xd8);
     let before = net.site(A).counters().flows_opened;
-    let there = Packet { ports: (1000, 2000), ..Packet::udp(A, B, &payload(1, 50)) };
-    let back = Packet { ports: (2000, 1000), ..Packet::udp(B, A, &payload(1, 70)) };
+    let there = Packet {
+        ports: (1000, 2000),
+        ..Packet::udp(A, B, &payload(1, 50))
+    };
+    let back = Packet {
+        ports: (2000, 1000),
+        ..Packet::udp(B, A, &payload(1, 70))
+    };
     for _ in 0..3 {
         net.send(A, 0, &there.build());
         net.send(B, 0, &back.build());
@@ -151,9 +248,15 @@ fn traffic_of_both_directions_is_counted_in_one_flow() {
     }
     assert_eq!(net.site(A).counters().flows_opened, before + 1);
     let flows = net.site(A).engine(0).flow_table().flows(0);
-    let flow = flows.into_iter().find(|flow| flow.key.src_port == 1000).unwrap();
+    let flow = flows
+        .into_iter()
+        .find(|flow| flow.key.src_port == 1000)
+        .unwrap();
     assert_eq!(flow.packets, 6);
-    assert_eq!(flow.bytes, 3 * (there.build().len() + back.build().len()) as u64);
+    assert_eq!(
+        flow.bytes,
+        3 * (there.build().len() + back.build().len()) as u64
+    );
     let stats = &net.site(A).spec(peer_id(B)).stats;
     assert!(stats.rx_bytes() > 0 && stats.tx_bytes() > 0);
 }

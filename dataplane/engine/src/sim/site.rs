@@ -1,0 +1,157 @@
+//! One site: the engines of its workers, its configuration, and what came out of it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use patronus_packet::{Joining, TrainLimits};
+use patronus_tunnel::{Identity, WorkerId};
+
+use crate::{Counters, Engine, EngineConfig, Event, Generation, PeerId, PeerSpec, Snapshot};
+
+/// What a site is made of.
+#[derive(Clone, Copy, Debug)]
+pub struct SiteOptions {
+    /// Workers, and so engines.
+    pub workers: usize,
+    /// Inner MTU in bytes.
+    pub mtu: usize,
+    /// What its TUN takes joined.
+    pub joining: Joining,
+    /// How long a train its sockets take.
+    pub trains: TrainLimits,
+    /// Handshake messages a second before the gate asks for cookies.
+    pub handshakes_per_s: u64,
+    /// Flow entries per worker.
+    pub flow_slots: usize,
+}
+
+impl Default for SiteOptions {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            mtu: 1420,
+            joining: Joining {
+                tcp: true,
+                udp: true,
+            },
+            trains: TrainLimits {
+                segments: 63,
+                bytes: 65_000,
+            },
+            handshakes_per_s: 100,
+            flow_slots: 1024,
+        }
+    }
+}
+
+/// Which worker of a site the kernel gives a datagram to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// The one that the receiver index names; the first for everything else. What classic BPF does.
+    ByIndex,
+    /// Always the same one: the kernel without a steering program.
+    Fixed(WorkerId),
+}
+
+/// One site: its engines and what came out of them.
+pub struct Site {
+    /// Which worker a datagram goes to.
+    pub steering: Steering,
+    /// Inner packets that were written to the TUN, superpackets taken apart again.
+    pub delivered: Vec<Vec<u8>>,
+    /// What control was told.
+    pub events: Vec<Event>,
+    /// A site that is down neither receives nor runs.
+    pub is_up: bool,
+    pub(super) engines: Vec<Engine>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) outer: SocketAddr,
+    pub(super) specs: BTreeMap<PeerId, PeerSpec>,
+    pub(super) generation: u64,
+    pub(super) options: SiteOptions,
+    pub(super) own_captured: u64,
+}
+
+impl Site {
+    /// Our key pair.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// The engine of a worker.
+    pub fn engine(&self, worker: usize) -> &Engine {
+        &self.engines[worker]
+    }
+
+    /// The engine of a worker, for what [`Net`] has no verb for.
+    pub fn engine_mut(&mut self, worker: usize) -> &mut Engine {
+        &mut self.engines[worker]
+    }
+
+    /// Number of workers.
+    pub fn workers(&self) -> usize {
+        self.engines.len()
+    }
+
+    /// Where the site is reached.
+    pub fn outer(&self) -> SocketAddr {
+        self.outer
+    }
+
+    /// The sum over all workers.
+    pub fn counters(&self) -> Counters {
+        let mut sum = Counters::default();
+        for engine in &self.engines {
+            sum += engine.counters();
+        }
+        sum
+    }
+
+    /// A peer as configured.
+    pub fn spec(&self, peer: PeerId) -> &PeerSpec {
+        &self.specs[&peer]
+    }
+
+    /// Makes the engines anew.
+    pub(super) fn start(&mut self, snapshot: &Arc<Snapshot>, seed: u64, now: Instant) {
+        let options = self.options;
+        let engine_of = |worker: usize| {
+            let config = EngineConfig {
+                worker: WorkerId(worker as u8),
+                workers: options.workers,
+                flow_slots: options.flow_slots,
+                seed,
+                joining: options.joining,
+                trains: options.trains,
+            };
+            Engine::new(config, snapshot, now)
+        };
+        self.engines = (0..options.workers).map(engine_of).collect();
+        let tables: Vec<_> = self
+            .engines
+            .iter()
+            .map(|engine| engine.flow_table().clone())
+            .collect();
+        for (worker, engine) in self.engines.iter_mut().enumerate() {
+            let others = tables
+                .iter()
+                .enumerate()
+                .filter(|(other, _)| *other != worker);
+            engine.set_siblings(others.map(|(_, table)| table.clone()).collect());
+        }
+    }
+
+    pub(super) fn snapshot(&self, epoch: Instant) -> Arc<Snapshot> {
+        let specs = self.specs.values().cloned().map(Arc::new);
+        let generation = Generation(self.generation);
+        Arc::new(Snapshot::new(
+            generation,
+            self.identity.clone(),
+            epoch,
+            self.options.mtu,
+            specs,
+        ))
+    }
+}

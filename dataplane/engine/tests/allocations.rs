@@ -1,0 +1,184 @@
+//! The data path allocates nothing once it is warm: counted by a global allocator that counts per thread.
+
+// This is a test, so it may ask what time it is.
+#![allow(clippy::disallowed_methods)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use patronus_engine::{Engine, EngineConfig, Generation, PeerId, PeerSpec, Snapshot};
+use patronus_packet::vnet::NEEDS_CSUM;
+use patronus_packet::{
+    FrameBuf, GsoKind, Joining, Prefix, TrainLimits, TunFrame, UdpFrame, VnetHeader,
+};
+use patronus_tunnel::{Identity, PrivateKey, WorkerId};
+
+const PAYLOAD: usize = 13_800;
+const GSO_SIZE: u16 = 1380;
+const SEGMENTS: u64 = 10;
+
+/// The workers of one gateway; the first owns the only peer.
+struct Site {
+    engines: Vec<Engine>,
+    outer: SocketAddr,
+}
+
+fn site(at: u8, identities: &[Arc<Identity>; 2], workers: usize, now: Instant) -> Site {
+    let other = 1 - at;
+    let outer = |at: u8| SocketAddr::from(([192, 0, 2, at], 51_820));
+    let spec = PeerSpec {
+        id: PeerId(0),
+        public_key: identities[usize::from(other)].public_key(),
+        preshared_key: None,
+        endpoint: Some(outer(other)),
+        endpoint_serial: 0,
+        allowed_ips: Prefix::new([10, other, 0, 0].into(), 16)
+            .into_iter()
+            .collect(),
+        keepalive: None,
+        worker: WorkerId(0),
+        stats: Arc::default(),
+    };
+    let identity = identities[usize::from(at)].clone();
+    let snapshot = Arc::new(Snapshot::new(
+        Generation(1),
+        identity,
+        now,
+        1420,
+        [Arc::new(spec)],
+    ));
+    let engine_of = |worker| {
+        let config = EngineConfig {
+            worker: WorkerId(worker as u8),
+            workers,
+            flow_slots: 64,
+            seed: 1,
+            joining: Joining {
+                tcp: true,
+                udp: true,
+            },
+            trains: TrainLimits {
+                segments: 63,
+                bytes: 65_000,
+            },
+        };
+        Engine::new(config, &snapshot, now)
+    };
+    Site {
+        engines: (0..workers).map(engine_of).collect(),
+        outer: outer(at),
+    }
+}
+
+/// A TCP superpacket with an unfinished checksum, as it lies in the TUN's queue.
+fn superpacket(from: u8) -> Vec<u8> {
+    let mut packet = vec![0; 40 + PAYLOAD];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&((40 + PAYLOAD) as u16).to_be_bytes());
+    packet[6..10].copy_from_slice(&[0x40, 0, 64, 6]);
+    packet[12..20].copy_from_slice(&[10, from, 0, 1, 10, 1 - from, 0, 1]);
+    packet[20..24].copy_from_slice(&[0x9c, 0x40, 0x01, 0xbb]);
+    packet[32..34].copy_from_slice(&[0x50, 0x10]);
+    packet
+}
+
+fn fill(frame: &mut TunFrame, packet: &[u8]) {
+    frame.vnet = VnetHeader {
+        flags: NEEDS_CSUM,
+        gso_type: GsoKind::TcpV4.to_wire(),
+        hdr_len: 40,
+        gso_size: GSO_SIZE,
+        csum_start: 20,
+        csum_offset: 16,
+    };
+    frame.buf.storage_mut()[..packet.len()].copy_from_slice(packet);
+    frame.buf.set_len(packet.len());
+}
+
+/// Carries every datagram of the first engine of `from` to the first engine of `to`; returns the packets that `to`
+/// writes to its TUN.
+fn carry(from: &mut Site, to: &mut Site, wire: &mut [UdpFrame], now: Instant) -> u64 {
+    let engine = &mut from.engines[0];
+    let mut frames = 0;
+    let (mut sent, mut own) = (0, 0);
+    for train in engine.udp_out().trains() {
+        let frame = &mut wire[frames];
+        let bytes = engine.udp_out().bytes(train);
+        frame.buf.storage_mut()[..bytes.len()].copy_from_slice(bytes);
+        frame.buf.set_len(bytes.len());
+        frame.segment_len = if train.packets > 1 {
+            train.segment_len
+        } else {
+            0
+        };
+        frame.endpoint = from.outer.into();
+        *(if train.own { &mut own } else { &mut sent }) += u64::from(train.packets);
+        frames += 1;
+    }
+    engine.udp_sent(sent, own, 0, &[]);
+    let engine = &mut to.engines[0];
+    assert_eq!(engine.handle_udp(&mut wire[..frames], now), frames);
+    let written = engine.tun_out().packets();
+    engine.tun_sent(written, 0);
+    written
+}
+
+fn pair(workers: usize) -> ([Site; 2], Vec<UdpFrame>, Instant) {
+    let now = Instant::now();
+    let identities = [(); 2].map(|()| Arc::new(Identity::new(PrivateKey::generate(), 100)));
+    let mut sites = [
+        site(0, &identities, workers, now),
+        site(1, &identities, workers, now),
+    ];
+    let mut wire: Vec<_> = (0..16).map(|_| UdpFrame::default()).collect();
+    let [a, b] = &mut sites;
+    a.engines[0].handle_timeout(now);
+    for _ in 0..2 {
+        carry(a, b, &mut wire, now);
+        carry(b, a, &mut wire, now);
+    }
+    (sites, wire, now)
+}
+
+#[test]
+fn a_warm_data_path_allocates_nothing_in_either_direction() {
+    let ([mut a, mut b], mut wire, now) = pair(1);
+    let packets = [superpacket(0), superpacket(1)];
+    let mut frame = [TunFrame {
+        buf: FrameBuf::new(),
+        ..TunFrame::default()
+    }];
+    let mut round = || {
+        fill(&mut frame[0], &packets[0]);
+        assert_eq!(a.engines[0].handle_tun(&mut frame, now), 1);
+        assert_eq!(carry(&mut a, &mut b, &mut wire, now), SEGMENTS);
+        fill(&mut frame[0], &packets[1]);
+        assert_eq!(b.engines[0].handle_tun(&mut frame, now), 1);
+        assert_eq!(carry(&mut b, &mut a, &mut wire, now), SEGMENTS);
+    };
+    (0..10).for_each(|_| round());
+    let info = allocation_counter::measure(|| (0..200).for_each(|_| round()));
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn a_warm_hand_over_between_workers_allocates_nothing() {
+    let ([mut a, mut b], mut wire, now) = pair(2);
+    let packet = superpacket(0);
+    let mut frame = [TunFrame::default()];
+    let mut round = || {
+        fill(&mut frame[0], &packet);
+        assert_eq!(a.engines[1].handle_tun(&mut frame, now), 1);
+        let (to, mut handoff) = a.engines[1]
+            .take_handoffs()
+            .next()
+            .expect("the other worker owns the peer");
+        assert!(a.engines[to.as_usize()].handle_handoff(&mut handoff, now));
+        a.engines[1].recycle(handoff);
+        assert_eq!(carry(&mut a, &mut b, &mut wire, now), SEGMENTS);
+    };
+    (0..10).for_each(|_| round());
+    let info = allocation_counter::measure(|| (0..200).for_each(|_| round()));
+    assert_eq!(info.count_total, 0, "{info:?}");
+}
