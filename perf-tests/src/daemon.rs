@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
-use crate::program::{self, GatewayConfig, Program};
+use crate::program::{self, Control, GatewayConfig, Program};
 use crate::uapi::{self, SetRequest};
 use crate::{Namespace, link, proc};
 
@@ -88,8 +88,8 @@ impl Packets {
 }
 
 impl Gateway {
-    /// Starts `program` in `namespace` (one with a `/run` of its own), configures it and waits until it
-    /// answers on its UAPI socket.
+    /// Starts `program` in `namespace` (one with a `/run` of its own), configures it and waits until its
+    /// interface is there and it answers on its UAPI socket, if it has one.
     ///
     /// # Errors
     /// A program that cannot be started or ends at once (with its last lines), or does not answer in time.
@@ -102,7 +102,7 @@ impl Gateway {
         let mut command = program.command(&config.interface);
         // Out of the terminal's process group: Ctrl-C is ours, and we end the gateways in order.
         command.stdin(Stdio::piped()).stderr(log).process_group(0);
-        command.stdout(if program.configures_itself() {
+        command.stdout(if program.is_patronus() {
             Stdio::null()
         } else {
             Stdio::piped()
@@ -135,8 +135,9 @@ impl Gateway {
             pid,
         };
         gateway.wait_ready()?;
-        if !program.configures_itself() {
-            gateway.configure_from_outside()?;
+        match program.control() {
+            Control::Uapi => gateway.configure_from_outside()?,
+            Control::File | Control::FileAndUapi => {}
         }
         Ok(gateway)
     }
@@ -198,7 +199,7 @@ impl Gateway {
         if !proc::is_alive(self.pid) {
             bail!("{self} ended before it was asked to: {}", self.last_lines());
         }
-        if self.program.configures_itself() {
+        if self.program.is_patronus() {
             drop(self.stdin.take());
         } else {
             kill(raw_pid(self.pid), Signal::SIGTERM).with_context(|| format!("ending {self}"))?;
@@ -210,7 +211,7 @@ impl Gateway {
             );
         }
         self.reap();
-        if !self.program.configures_itself() {
+        if !self.program.is_patronus() {
             return Ok(None);
         }
         let path = program::report_path(&self.config.interface);
@@ -257,7 +258,10 @@ impl Gateway {
             if !proc::is_alive(self.pid) {
                 bail!("{self} ended at once: {}", self.last_lines());
             }
-            let answer = self.device();
+            let answer = match self.program.control() {
+                Control::File => Ok(()),
+                Control::FileAndUapi | Control::Uapi => self.device().map(drop),
+            };
             if answer.is_ok() && link::exists(&self.namespace, &self.config.interface)? {
                 return Ok(());
             }

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod error;
 pub mod link;
 pub mod mesh;
+pub mod nebula;
 pub mod netns;
 pub mod privilege;
 pub mod proc;

@@ -9,10 +9,11 @@ use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
 use crate::proc::{TcpSegments, tcp_segments};
+use crate::program::GatewayConfig;
 use crate::progress::Progress;
 use crate::stop::Stop;
 use crate::traffic::{BulkTcp, PingResult, Pinger, UdpBlast, UdpResult, reach};
-use crate::{Family, Gateway, GatewayReport, Lab, Program, Site};
+use crate::{Family, Gateway, GatewayReport, Lab, Program, Site, nebula};
 
 /// Sites whose gateways are up.
 #[derive(Debug)]
@@ -92,25 +93,48 @@ impl Mesh {
     /// # Errors
     /// What the lab or a gateway refused.
     pub fn up(sites: usize, program: &Program, outer: Family, stop: &Stop) -> Result<Self> {
+        Self::up_with(sites, program, outer, stop, |_| {})
+    }
+
+    /// As [`Mesh::up`], after `adjust` has seen each site's configuration.
+    ///
+    /// # Errors
+    /// As for [`Mesh::up`].
+    pub fn up_with(
+        sites: usize,
+        program: &Program,
+        outer: Family,
+        stop: &Stop,
+        adjust: impl Fn(&mut GatewayConfig),
+    ) -> Result<Self> {
         let lab = Lab::build(sites)?;
+        let configs = lab.sites.iter().map(|site| lab.gateway_config(site, outer));
+        let mut configs: Vec<GatewayConfig> = configs.collect();
+        if let Program::Nebula { binary, .. } = program {
+            nebula::issue(binary, &lab, &mut configs)?;
+        }
         let mut gateways = Vec::with_capacity(sites);
-        for site in &lab.sites {
+        for (site, mut config) in lab.sites.iter().zip(configs) {
             stop.check()?;
-            let config = lab.gateway_config(site, outer);
+            adjust(&mut config);
             gateways.push(Gateway::start(&site.gateway, program, &config)?);
         }
         Ok(Self { gateways, lab })
     }
 
-    /// Every host reaches every other over IPv4 and IPv6; the number of ways tried.
+    /// Every host reaches every other over every family that the program carries; the number of ways tried.
     ///
     /// # Errors
     /// The first way without a reply within five seconds.
     pub fn check_reach(&self, stop: &Stop) -> Result<usize> {
         let mut ways = 0;
+        let families = self
+            .gateways
+            .first()
+            .map_or(&[][..], |gateway| gateway.program().families());
         for from in &self.lab.sites {
             for to in self.lab.sites.iter().filter(|to| to.number != from.number) {
-                for family in [Family::V4, Family::V6] {
+                for &family in families {
                     stop.check()?;
                     reach(&from.host, to.host_addr(family), REACH_MAX)?;
                     ways += 1;
@@ -271,7 +295,11 @@ impl Mesh {
         Ok(reports)
     }
 
-    fn cpu_seconds(&self) -> Result<f64> {
+    /// CPU seconds that all gateways have used so far.
+    ///
+    /// # Errors
+    /// When a gateway is gone.
+    pub fn cpu_seconds(&self) -> Result<f64> {
         self.gateways.iter().map(Gateway::cpu_seconds).sum()
     }
 
@@ -337,7 +365,7 @@ impl Conduct<'_> {
     }
 
     /// Sleeps in steps and shows how it goes.
-    fn watch(&self, name: &str, length: Duration, mut show: impl FnMut() -> String) -> Result<()> {
+    pub(crate) fn watch(&self, name: &str, length: Duration, mut show: impl FnMut() -> String) -> Result<()> {
         let end = Instant::now() + length;
         loop {
             let left = end.saturating_duration_since(Instant::now());

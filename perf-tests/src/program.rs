@@ -1,5 +1,5 @@
-//! The gateway programs a lab can run, and what each is told: a configuration file for Patronus, a command
-//! line for the WireGuard daemons that are configured over UAPI.
+//! The gateway programs a lab can run, and what each is told: a configuration file for Patronus and Nebula, a
+//! command line for the WireGuard daemons that are configured over UAPI.
 
 use std::fmt::Write as _;
 use std::net::SocketAddr;
@@ -11,7 +11,9 @@ use base64::engine::general_purpose::STANDARD;
 use patronus_packet::Prefix;
 use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
 
-/// A program that makes a WireGuard interface.
+use crate::{Family, nebula};
+
+/// A program that makes a tunnel interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Program {
     /// This project: `patronus run`.
@@ -24,10 +26,22 @@ pub enum Program {
         /// Path of the binary.
         binary: PathBuf,
     },
+    /// Mullvad's fork of boringtun, `gotatun`.
+    Gotatun {
+        /// Path of the binary.
+        binary: PathBuf,
+    },
     /// WireGuard's own userspace implementation in Go.
     WireguardGo {
         /// Path of the binary.
         binary: PathBuf,
+    },
+    /// Slack's `nebula`: a mesh with a protocol and certificates of its own.
+    Nebula {
+        /// Path of the binary; `nebula-cert` lies beside it or on PATH.
+        binary: PathBuf,
+        /// The cipher of all its sites.
+        cipher: nebula::Cipher,
     },
 }
 
@@ -48,6 +62,10 @@ pub struct GatewayConfig {
     pub peers: Vec<PeerConfig>,
     /// The cores of its workers in order, for a program that takes such a list; empty for its default.
     pub cores: Vec<usize>,
+    /// Send and receive buffer of its UDP sockets in KiB, for a program that takes one; `None` for its default.
+    pub socket_buffer_kib: Option<u32>,
+    /// Files it finds in [`STATE_DIR`] beside those made from this configuration: name and content.
+    pub credentials: Vec<(String, String)>,
 }
 
 /// One peer of a gateway.
@@ -84,7 +102,9 @@ impl Program {
         match self {
             Self::Patronus { .. } => "patronus",
             Self::BoringtunCli { .. } => "boringtun",
+            Self::Gotatun { .. } => "gotatun",
             Self::WireguardGo { .. } => "wireguard-go",
+            Self::Nebula { cipher, .. } => cipher.program_name(),
         }
     }
 
@@ -93,21 +113,59 @@ impl Program {
         match self {
             Self::Patronus { binary }
             | Self::BoringtunCli { binary }
-            | Self::WireguardGo { binary } => binary,
+            | Self::Gotatun { binary }
+            | Self::WireguardGo { binary }
+            | Self::Nebula { binary, .. } => binary,
         }
     }
 
-    /// Whether it takes its whole configuration from a file, and ends when its standard input does.
-    pub(crate) fn configures_itself(&self) -> bool {
+    /// Whether its socket buffers can be set, see [`GatewayConfig::socket_buffer_kib`].
+    pub fn takes_socket_buffer(&self) -> bool {
         match self {
-            Self::Patronus { .. } => true,
-            Self::BoringtunCli { .. } | Self::WireguardGo { .. } => false,
+            Self::Patronus { .. } | Self::Nebula { .. } => true,
+            Self::BoringtunCli { .. } | Self::Gotatun { .. } | Self::WireguardGo { .. } => false,
         }
+    }
+
+    /// The inner families it carries in a lab. Nebula carries IPv6 with certificates that its older releases do
+    /// not know, so it gets none.
+    pub fn families(&self) -> &'static [Family] {
+        match self {
+            Self::Nebula { .. } => &[Family::V4],
+            Self::Patronus { .. }
+            | Self::BoringtunCli { .. }
+            | Self::Gotatun { .. }
+            | Self::WireguardGo { .. } => &[Family::V4, Family::V6],
+        }
+    }
+
+    /// Whether it is configured, and answers, over a UAPI socket.
+    pub(crate) fn control(&self) -> Control {
+        match self {
+            Self::Patronus { .. } => Control::FileAndUapi,
+            Self::BoringtunCli { .. } | Self::Gotatun { .. } | Self::WireguardGo { .. } => {
+                Control::Uapi
+            }
+            Self::Nebula { .. } => Control::File,
+        }
+    }
+
+    /// Whether it is ours: it ends when its standard input does, and leaves a report.
+    pub(crate) fn is_patronus(&self) -> bool {
+        matches!(self, Self::Patronus { .. })
     }
 
     /// What the program says its version is; `None` where it does not say.
     pub fn version(&self) -> Option<String> {
-        let output = Command::new(self.binary()).arg("--version").output().ok()?;
+        let mut command = Command::new(self.binary());
+        let argument = match self {
+            Self::Nebula { .. } => "-version",
+            Self::Patronus { .. }
+            | Self::BoringtunCli { .. }
+            | Self::Gotatun { .. }
+            | Self::WireguardGo { .. } => "--version",
+        };
+        let output = command.arg(argument).output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?;
         let line = text.lines().next()?.trim();
         (!line.is_empty()).then(|| line.to_owned())
@@ -127,9 +185,10 @@ impl Program {
                 command.arg("--exit-with-stdin");
                 command
             }
-            Self::BoringtunCli { binary } => {
+            Self::BoringtunCli { binary } | Self::Gotatun { binary } => {
                 let mut command = on_a_leash(binary);
                 command.args(["--foreground", "--disable-drop-privileges", interface]);
+                command.env("WG_LOG_LEVEL", "error");
                 command
             }
             Self::WireguardGo { binary } => {
@@ -138,20 +197,44 @@ impl Program {
                 command.env("LOG_LEVEL", "error");
                 command
             }
+            Self::Nebula { binary, .. } => {
+                let mut command = on_a_leash(binary);
+                command.arg("-config").arg(nebula::config_path(interface));
+                command
+            }
         }
     }
 
     /// The files that have to exist before [`Self::command`] runs.
     pub(crate) fn files(&self, config: &GatewayConfig) -> Files {
-        match self {
+        let mut files = match self {
             Self::Patronus { .. } => patronus_files(config),
-            Self::BoringtunCli { .. } | Self::WireguardGo { .. } => Vec::new(),
-        }
+            Self::BoringtunCli { .. } | Self::Gotatun { .. } | Self::WireguardGo { .. } => {
+                Vec::new()
+            }
+            Self::Nebula { cipher, .. } => vec![nebula::config_file(config, *cipher)],
+        };
+        let credentials = config.credentials.iter();
+        files.extend(
+            credentials.map(|(name, text)| (Path::new(STATE_DIR).join(name), text.clone())),
+        );
+        files
     }
 }
 
+/// How a program is told what to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Control {
+    /// By a file alone: it has no UAPI socket.
+    File,
+    /// By a file, and it answers on a UAPI socket.
+    FileAndUapi,
+    /// Over its UAPI socket alone; addresses, MTU and routes are set from outside.
+    Uapi,
+}
+
 /// Directory for all files of a gateway: in its namespace's private `/run`, so on no disk.
-pub(crate) const STATE_DIR: &str = "/run/patronus-lab";
+pub const STATE_DIR: &str = "/run/patronus-lab";
 
 fn config_path(interface: &str) -> PathBuf {
     Path::new(STATE_DIR).join(format!("{interface}.toml"))
@@ -193,8 +276,14 @@ fn patronus_files(config: &GatewayConfig) -> Files {
         toml_list(&config.addresses),
         config.listen_port,
     );
+    if !config.cores.is_empty() || config.socket_buffer_kib.is_some() {
+        let _ = writeln!(text, "\n[dataplane]");
+    }
     if !config.cores.is_empty() {
-        let _ = writeln!(text, "\n[dataplane]\ncpus = {:?}", config.cores);
+        let _ = writeln!(text, "cpus = {:?}", config.cores);
+    }
+    if let Some(kib) = config.socket_buffer_kib {
+        let _ = writeln!(text, "socket_buffer_kib = {kib}");
     }
     for peer in &config.peers {
         let _ = writeln!(
@@ -247,6 +336,8 @@ mod tests {
             addresses: vec!["10.255.0.1/32".parse().unwrap()],
             mtu: 1420,
             cores: vec![1, 0],
+            socket_buffer_kib: Some(4096),
+            credentials: Vec::new(),
             peers: vec![PeerConfig {
                 name: "site2".into(),
                 public_key: PrivateKey::generate().public_key(),
@@ -273,6 +364,9 @@ mod tests {
             "endpoint = \"[fd18::2]:51820\"",
             "keepalive = 25",
             "listen_port = 51820",
+            "[dataplane]",
+            "cpus = [1, 0]",
+            "socket_buffer_kib = 4096",
         ] {
             assert!(
                 toml.lines().any(|have| have == line),

@@ -91,6 +91,8 @@ impl Lab {
             mtu: TUNNEL_MTU,
             peers: peers.collect(),
             cores: cores_from(usize::from(site.number) - 1),
+            socket_buffer_kib: None,
+            credentials: Vec::new(),
         }
     }
 }

@@ -18,7 +18,6 @@ fn refusal(output: &Output, code: i32) -> String {
     assert!(output.stdout.is_empty(), "{output:?}");
     let line = stderr.strip_suffix('\n').unwrap();
     assert!(line.starts_with("patronus: ") && !line.contains('\n'), "not one line: {stderr}");
-    assert!(!line.contains("os error") || line.contains("(os error"), "{line}");
     line.to_owned()
 }
 
@@ -224,9 +223,6 @@ fn a_control_socket_that_somebody_serves_is_left_alone() {
     let path = dir.join("patronus0.sock");
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     place.configure(&conf());
-    let mut command = place.run_command();
-    command.arg("--uapi-dir").arg(&dir);
-    // The later option counts.
     let mut once = patronus();
     once.arg("run").arg("--config").arg(place.path("patronus.toml")).arg("--uapi-dir").arg(&dir);
     let line = refusal(&output_of(&place.namespace, &mut once), 1);

@@ -356,7 +356,9 @@ fn keyed(key: &[u8; KEY_LEN]) -> Blake2sMac<U32> {
     <Blake2sMac<U32> as KeyInit>::new_from_slice(key).expect("a key of 32 bytes is a BLAKE2s key")
 }
 
+// Tests may ask what time it is.
 #[cfg(test)]
+#[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -361,10 +361,15 @@ impl Daemon {
 
     /// The report of one that has ended, balanced and without panics.
     pub fn read_report(&self) -> GatewayReport {
-        let report: GatewayReport = serde_json::from_slice(&fs::read(&self.report).unwrap()).unwrap();
+        let report: GatewayReport = serde_json::from_value(self.read_raw_report()).unwrap();
         assert!(report.balanced && report.packets.is_balanced(), "{report:?}");
         assert_eq!(report.worker_panics, 0, "{}", self.log());
         report
+    }
+
+    /// The report of one that has ended, with everything in it.
+    pub fn read_raw_report(&self) -> Value {
+        serde_json::from_slice(&fs::read(&self.report).unwrap()).unwrap()
     }
 
     /// User and system time of all its threads, in clock ticks.
@@ -496,6 +501,41 @@ impl Shown {
 }
 
 /// Sites of a lab with a gateway of ours in each, all peers of each other.
+pub struct Mesh {
+    pub daemons: Vec<Daemon>,
+    pub confs: Vec<Conf>,
+    pub places: Vec<Place>,
+    pub lab: Lab,
+}
+
+impl Mesh {
+    /// `sites` sites over IPv4; `change` may edit each configuration before it runs.
+    pub fn up(sites: usize, change: impl Fn(&mut Conf)) -> Self {
+        let lab = Lab::build(sites).unwrap();
+        let places: Vec<Place> = lab.sites.iter().map(|site| Place::within(&site.gateway)).collect();
+        let conf_of = |own: &Site| {
+            let mut conf = Conf::new(&own.interface(), &format!("10.255.0.{}/32", own.number));
+            for (site, place) in lab.sites.iter().zip(&places) {
+                if site.number != own.number {
+                    let prefixes = site.prefixes();
+                    conf.peers.push(PeerConf {
+                        public: place.keys.public.clone(),
+                        endpoint: Some(format!("{}:51820", site.wan_addr(Family::V4))),
+                        allowed_ips: prefixes.iter().map(|prefix| prefix.network().to_string()).collect(),
+                        more: String::new(),
+                    });
+                }
+            }
+            change(&mut conf);
+            conf
+        };
+        let confs: Vec<Conf> = lab.sites.iter().map(conf_of).collect();
+        let daemons = places.iter().zip(&confs).map(|(place, conf)| place.start(conf)).collect();
+        Self { daemons, confs, places, lab }
+    }
+}
+
+/// Two sites of a [`Mesh`], by name.
 pub struct Pair {
     pub one: Daemon,
     pub two: Daemon,
@@ -509,26 +549,12 @@ pub struct Pair {
 impl Pair {
     /// Two sites over IPv4; `change` may edit each configuration before it runs.
     pub fn up(change: impl Fn(&mut Conf)) -> Self {
-        let lab = Lab::build(2).unwrap();
-        let places: Vec<Place> = lab.sites.iter().map(|site| Place::within(&site.gateway)).collect();
-        let conf = |own: usize, other: usize| {
-            let (site, peer) = (&lab.sites[own], &lab.sites[other]);
-            let number = site.number;
-            let mut conf = Conf::new(&site.interface(), &format!("10.255.0.{number}/32"));
-            conf.peers.push(PeerConf {
-                public: places[other].keys.public.clone(),
-                endpoint: Some(format!("{}:51820", peer.wan_addr(Family::V4))),
-                allowed_ips: peer.prefixes().iter().map(|prefix| prefix.network().to_string()).collect(),
-                more: String::new(),
-            });
-            change(&mut conf);
-            conf
-        };
-        let (conf_one, conf_two) = (conf(0, 1), conf(1, 0));
-        let (one, two) = (places[0].start(&conf_one), places[1].start(&conf_two));
-        let mut places = places.into_iter();
-        let (place_one, place_two) = (places.next().unwrap(), places.next().unwrap());
-        Self { one, two, conf_one, conf_two, place_one, place_two, lab }
+        let mesh = Mesh::up(2, change);
+        let (mut daemons, mut confs) = (mesh.daemons.into_iter(), mesh.confs.into_iter());
+        let mut places = mesh.places.into_iter();
+        let mut next = || (daemons.next().unwrap(), confs.next().unwrap(), places.next().unwrap());
+        let ((one, conf_one, place_one), (two, conf_two, place_two)) = (next(), next());
+        Self { one, two, conf_one, conf_two, place_one, place_two, lab: mesh.lab }
     }
 
     pub fn sites(&self) -> (&Site, &Site) {
