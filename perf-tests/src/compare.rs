@@ -1,25 +1,25 @@
-//! `patronus bench compare`: the same traffic through Patronus and through other WireGuard programs, in
-//! alternating rounds, each round in a lab of its own.
+//! `patronus bench compare`: the same traffic through Patronus and through other programs, in alternating rounds,
+//! each round in a lab of its own.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 
+use crate::contestant::{Contestant, Field};
+use crate::env::Env;
 use crate::mesh::{Conduct, Direction, Mesh, Rtt, SMALL_PAYLOAD_BYTES, UDP_PAYLOAD_BYTES};
-use crate::program::find_on_path;
 use crate::progress::Progress;
-use crate::{Family, LabError, Program, Stop, enter_lab};
+use crate::{Family, LabError, Stop, enter_lab};
 
 /// What the operator asked for.
 #[derive(Clone, Debug)]
 pub struct CompareOptions {
-    /// Programs to compare with, by name, and where they are if not on PATH.
+    /// Programs to compare with, by name (see [`Field::find`]), and where they are if not on PATH.
     pub peers: Vec<(String, Option<PathBuf>)>,
     /// Rounds per program; `quick` makes it one.
     pub rounds: usize,
@@ -29,6 +29,8 @@ pub struct CompareOptions {
     pub json: bool,
     /// Only show that the tool works: the output says that it is no measurement.
     pub quick: bool,
+    /// TCP congestion control of the hosts; `None` for the system's.
+    pub congestion_control: Option<String>,
     /// The `patronus` binary.
     pub binary: PathBuf,
 }
@@ -46,34 +48,26 @@ pub struct CompareReport {
     pub seconds: f64,
     /// One row per program, Patronus first: medians over the rounds.
     pub rows: Vec<Row>,
-    /// Patronus divided by the peer, per peer and metric: the median of the ratios round by round.
+    /// Patronus divided by the peer, per peer and metric: the median of the ratios round by round. A peer at
+    /// equal socket buffers is set against Patronus at the same.
     pub ratios: BTreeMap<String, BTreeMap<Metric, f64>>,
     /// The ratios of each round.
     pub ratios_by_round: BTreeMap<String, BTreeMap<Metric, Vec<f64>>>,
     /// Peers that were asked for and not found, and how to get each.
     pub absent: BTreeMap<String, String>,
-}
-
-/// The machine a comparison ran on.
-#[derive(Clone, Debug, Serialize)]
-pub struct Env {
-    /// Kernel release.
-    pub kernel: String,
-    /// CPUs this process may use.
-    pub cpus: usize,
-    /// What `/proc/cpuinfo` calls them.
-    pub cpu_model: String,
-    /// TCP congestion control of the hosts.
-    pub congestion_control: String,
-    /// Each program's path and what it says its version is.
-    pub versions: BTreeMap<String, String>,
+    /// Peers that a round failed with, and how; they have no row.
+    pub failed: BTreeMap<String, String>,
 }
 
 /// One program's medians, and the spread of each metric as (min, max).
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// The program.
+    /// The program, with `@4M` where it ran at equal socket buffers.
     pub name: String,
+    /// Its socket buffers: "default", or the size asked for.
+    pub socket_buffer: String,
+    /// The row of Patronus that its ratios are taken from; `None` for Patronus itself.
+    pub against: Option<String>,
     /// Medians over the rounds.
     #[serde(flatten)]
     pub medians: BTreeMap<Metric, f64>,
@@ -101,8 +95,14 @@ pub enum Metric {
     RttIdleUsP99,
     /// Median round trip beside one TCP flow, in µs.
     RttLoadedUs,
+    /// Its mean.
+    RttLoadedUsMean,
     /// Its 99th percentile.
     RttLoadedUsP99,
+    /// Echo requests beside one TCP flow that got no reply.
+    PingsLost,
+    /// Share of TCP segments sent again, of one flow.
+    TcpRetransmitted,
     /// CPU seconds of both gateways per Gbit of one TCP flow.
     CpuSPerGbit,
     /// Largest resident set of one gateway in MB (10^6 bytes).
@@ -110,7 +110,7 @@ pub enum Metric {
 }
 
 impl Metric {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 14] = [
         Self::TcpGbps,
         Self::Tcp4Gbps,
         Self::ReverseGbps,
@@ -119,7 +119,10 @@ impl Metric {
         Self::RttIdleUs,
         Self::RttIdleUsP99,
         Self::RttLoadedUs,
+        Self::RttLoadedUsMean,
         Self::RttLoadedUsP99,
+        Self::PingsLost,
+        Self::TcpRetransmitted,
         Self::CpuSPerGbit,
         Self::RssMb,
     ];
@@ -134,10 +137,18 @@ impl Metric {
             Self::RttIdleUs => "RTT idle p50, µs",
             Self::RttIdleUsP99 => "RTT idle p99, µs",
             Self::RttLoadedUs => "RTT loaded p50, µs",
+            Self::RttLoadedUsMean => "RTT loaded mean, µs",
             Self::RttLoadedUsP99 => "RTT loaded p99, µs",
+            Self::PingsLost => "pings lost under load",
+            Self::TcpRetransmitted => "TCP sent again, share",
             Self::CpuSPerGbit => "CPU s per Gbit",
             Self::RssMb => "RSS, MB",
         }
+    }
+
+    /// Whether dividing makes sense: losses are zero at their best.
+    fn has_ratio(self) -> bool {
+        !matches!(self, Self::PingsLost | Self::TcpRetransmitted)
     }
 }
 
@@ -149,25 +160,14 @@ pub type Round = BTreeMap<Metric, f64>;
 /// Call it before the process has threads of its own: without root it enters a user namespace.
 ///
 /// # Errors
-/// [`LabError`] as for [`crate::demo()`]; an unknown peer; a peer's explicit path that leads nowhere; otherwise the
-/// round that failed. A comparison without any peer present runs Patronus alone.
+/// [`LabError`] as for [`crate::demo()`]; what [`Field::find`] refuses; a round of Patronus that failed. A peer that
+/// fails is named in the report and left out. A comparison without any peer present runs Patronus alone.
 pub fn compare(options: &CompareOptions) -> Result<CompareReport> {
-    let mut programs = vec![Program::Patronus {
-        binary: options.binary.clone(),
-    }];
-    let mut absent = BTreeMap::new();
-    for (name, path) in &options.peers {
-        match find_peer(name, path.clone())? {
-            Ok(program) => programs.push(program),
-            Err(how) => {
-                absent.insert(name.clone(), how);
-            }
-        }
-    }
+    let field = Field::find(&options.binary, &options.peers)?;
     enter_lab()?;
     let stop = Stop::on_signals()?;
     let progress = Progress::new();
-    for (name, how) in &absent {
+    for (name, how) in &field.absent {
         progress.line(&format!("{name} is not here: {how}"));
     }
     let (rounds, seconds) = if options.quick {
@@ -184,20 +184,23 @@ pub fn compare(options: &CompareOptions) -> Result<CompareReport> {
         progress: &progress,
         stop: &stop,
     };
-    let results = match alternate(&programs, rounds, conduct) {
+    let congestion_control = options.congestion_control.as_deref();
+    let outcome = match alternate(&field.contestants, rounds, congestion_control, conduct) {
         // What else went wrong after Ctrl-C went wrong because of it.
         Err(_) if stop.is_set() => return Err(LabError::Interrupted.into()),
         result => result?,
     };
+    let ratios_by_round = ratios_by_round(&outcome.results);
     let report = CompareReport {
         note: note(options.quick),
-        env: Env::read(&programs)?,
+        env: Env::read(&field.contestants, congestion_control)?,
         rounds,
         seconds,
-        rows: rows(&programs, &results),
-        ratios_by_round: ratios_by_round(&programs, &results),
-        ratios: medians_of(&ratios_by_round(&programs, &results)),
-        absent,
+        rows: rows(&outcome.results),
+        ratios: medians_of(&ratios_by_round),
+        ratios_by_round,
+        absent: field.absent,
+        failed: outcome.failed,
     };
     let text = if options.json {
         serde_json::to_string_pretty(&report).context("writing the report as JSON")?
@@ -209,21 +212,47 @@ pub fn compare(options: &CompareOptions) -> Result<CompareReport> {
     Ok(report)
 }
 
-/// Measures all programs in the order A B C A B C …; per program its rounds.
+/// The rounds of everybody who got through all of them.
+#[derive(Debug, Default)]
+struct Outcome {
+    results: Vec<(Contestant, Vec<Round>)>,
+    failed: BTreeMap<String, String>,
+}
+
+/// Measures all programs in the order A B C A B C ….
 ///
 /// # Errors
-/// The first program and round that failed: a figure that could not be measured has no stand-in.
-pub fn alternate(
-    programs: &[Program],
+/// Ctrl-C, or a round of Patronus that failed: a figure that could not be measured has no stand-in.
+fn alternate(
+    contestants: &[Contestant],
     rounds: usize,
+    congestion_control: Option<&str>,
     conduct: Conduct<'_>,
-) -> Result<Vec<Vec<Round>>> {
-    let mut results = vec![Vec::with_capacity(rounds); programs.len()];
+) -> Result<Outcome> {
+    let begun = contestants
+        .iter()
+        .map(|contestant| (contestant.clone(), Vec::with_capacity(rounds)));
+    let mut outcome = Outcome {
+        results: begun.collect(),
+        failed: BTreeMap::new(),
+    };
     for number in 1..=rounds {
-        for (program, results) in programs.iter().zip(&mut results) {
-            let name = program.name();
-            let round = measure(program, conduct)
-                .with_context(|| format!("round {number} of {rounds} through {name}"))?;
+        for (contestant, results) in &mut outcome.results {
+            let name = contestant.name();
+            if outcome.failed.contains_key(&name) {
+                continue;
+            }
+            let round = measure(contestant, congestion_control, conduct)
+                .with_context(|| format!("round {number} of {rounds} through {name}"));
+            conduct.stop.check()?;
+            let round = match round {
+                Err(error) if !contestant.program.is_patronus() => {
+                    conduct.progress.line(&format!("{name} is out: {error:#}"));
+                    outcome.failed.insert(name, format!("{error:#}"));
+                    continue;
+                }
+                round => round?,
+            };
             conduct.progress.line(&format!(
                 "round {number} of {rounds}, {name}: TCP {:.2} Gbit/s, UDP {:.2} Gbit/s, {:.0} kpps small",
                 round[&Metric::TcpGbps],
@@ -233,12 +262,27 @@ pub fn alternate(
             results.push(round);
         }
     }
-    Ok(results)
+    outcome
+        .results
+        .retain(|(contestant, _)| !outcome.failed.contains_key(&contestant.name()));
+    Ok(outcome)
 }
 
 /// One round: a fresh lab of two sites, all kinds of traffic, everything down.
-fn measure(program: &Program, conduct: Conduct<'_>) -> Result<Round> {
-    let mesh = Mesh::up(2, program, Family::V4, conduct.stop)?;
+fn measure(
+    contestant: &Contestant,
+    congestion_control: Option<&str>,
+    conduct: Conduct<'_>,
+) -> Result<Round> {
+    let adjust = |config: &mut _| contestant.adjust(config);
+    let mesh = Mesh::up_with(2, &contestant.program, Family::V4, conduct.stop, adjust)?;
+    if let Some(name) = congestion_control {
+        for site in &mesh.lab.sites {
+            site.host
+                .sysctl("net/ipv4/tcp_congestion_control", name)
+                .context("the kernel has no such congestion control (see net.ipv4.tcp_available_congestion_control)")?;
+        }
+    }
     mesh.check_reach(conduct.stop)?;
     let idle = Rtt::of(&mesh.idle_rtt(conduct)?)?;
     let tcp = mesh.tcp(Direction::Forward, 1, conduct)?;
@@ -258,90 +302,30 @@ fn measure(program: &Program, conduct: Conduct<'_>) -> Result<Round> {
         (Metric::RttIdleUs, idle.p50 as f64),
         (Metric::RttIdleUsP99, idle.p99 as f64),
         (Metric::RttLoadedUs, loaded.p50 as f64),
+        (Metric::RttLoadedUsMean, loaded.mean),
         (Metric::RttLoadedUsP99, loaded.p99 as f64),
+        (Metric::PingsLost, tcp.ping.lost() as f64),
+        (Metric::TcpRetransmitted, tcp.segments.retransmitted_share()),
         (Metric::CpuSPerGbit, tcp.cpu_s_per_gbit()),
         (Metric::RssMb, rss_bytes as f64 / 1e6),
     ]))
-}
-
-/// The program behind a peer's name, or how to get it.
-fn find_peer(name: &str, path: Option<PathBuf>) -> Result<Result<Program, String>> {
-    let (file, how) = match name {
-        "boringtun" => ("boringtun-cli", "`cargo install boringtun-cli`"),
-        "wireguard-go" => (
-            "wireguard-go",
-            "`apt install wireguard-go` (old), or for one with offloads \
-             `git clone https://git.zx2c4.com/wireguard-go && make -C wireguard-go`",
-        ),
-        _ => bail!(
-            "no peer `{name}`: this lab can drive {}",
-            PEERS.join(" and ")
-        ),
-    };
-    if let Some(path) = &path {
-        ensure!(
-            path.exists(),
-            "--peer-path {name}={}: no such file",
-            path.display()
-        );
-    }
-    let Some(binary) = path.or_else(|| find_on_path(file)) else {
-        return Ok(Err(format!(
-            "{how}; then put it on PATH or pass `--peer-path {name}=PATH`"
-        )));
-    };
-    Ok(Ok(match name {
-        "boringtun" => Program::BoringtunCli { binary },
-        _ => Program::WireguardGo { binary },
-    }))
-}
-
-impl Env {
-    fn read(programs: &[Program]) -> Result<Self> {
-        let cpuinfo = fs::read_to_string("/proc/cpuinfo").context("reading /proc/cpuinfo")?;
-        let model = cpuinfo
-            .lines()
-            .find_map(|line| line.strip_prefix("model name"));
-        let versions = programs.iter().map(|program| {
-            let version = program
-                .version()
-                .unwrap_or_else(|| "does not say".to_owned());
-            let text = format!("{version} ({})", program.binary().display());
-            (program.name().to_owned(), text)
-        });
-        Ok(Self {
-            kernel: read_line("/proc/sys/kernel/osrelease")?,
-            cpus: std::thread::available_parallelism()
-                .context("counting CPUs")?
-                .get(),
-            cpu_model: model
-                .map_or("not said", |rest| rest.trim_start_matches([' ', '\t', ':']))
-                .to_owned(),
-            congestion_control: read_line("/proc/sys/net/ipv4/tcp_congestion_control")?,
-            versions: versions.collect(),
-        })
-    }
-}
-
-fn read_line(path: &str) -> Result<String> {
-    let text = fs::read_to_string(path).with_context(|| format!("reading {path}"))?;
-    Ok(text.trim().to_owned())
 }
 
 fn note(quick: bool) -> String {
     let text = match quick {
         true => "not a measurement: --quick only shows that the tool works",
         false => {
-            "every program at its defaults with MTU 1420; Patronus pins its workers, as it does by default, beginning at \
-             another core on each gateway, the others place their threads themselves; gateways, sender and \
-             receiver share one machine, so ratios count and not rates"
+            "every program at MTU 1420; NAME is a program at its defaults, NAME@4M the same with socket buffers of \
+             4 MiB each, for those that take such a setting: compare equals with equals. Patronus pins its workers, as it \
+             does by default, beginning at another core on each gateway, the others place their threads themselves. \
+             Gateways, sender and receiver share one machine, so ratios count and not rates"
         }
     };
     text.to_owned()
 }
 
-fn rows(programs: &[Program], results: &[Vec<Round>]) -> Vec<Row> {
-    let row = |(program, rounds): (&Program, &Vec<Round>)| {
+fn rows(results: &[(Contestant, Vec<Round>)]) -> Vec<Row> {
+    let row = |(contestant, rounds): &(Contestant, Vec<Round>)| {
         let column = |metric| {
             rounds
                 .iter()
@@ -349,7 +333,11 @@ fn rows(programs: &[Program], results: &[Vec<Round>]) -> Vec<Row> {
                 .collect::<Vec<f64>>()
         };
         Row {
-            name: program.name().to_owned(),
+            name: contestant.name(),
+            socket_buffer: contestant
+                .socket_buffer_kib
+                .map_or("default".to_owned(), |kib| format!("{kib} KiB")),
+            against: ours_for(contestant, results).map(|(ours, _)| ours.name()),
             medians: Metric::ALL
                 .map(|metric| (metric, median(column(metric))))
                 .into(),
@@ -358,32 +346,37 @@ fn rows(programs: &[Program], results: &[Vec<Round>]) -> Vec<Row> {
                 .into(),
         }
     };
-    programs.iter().zip(results).map(row).collect()
+    results.iter().map(row).collect()
 }
 
-/// Patronus, the first program, divided by each other, round by round: what disturbs one round disturbs both.
+/// Patronus at the same socket buffers; `None` for Patronus itself.
+fn ours_for<'a>(
+    contestant: &Contestant,
+    results: &'a [(Contestant, Vec<Round>)],
+) -> Option<&'a (Contestant, Vec<Round>)> {
+    if contestant.program.is_patronus() {
+        return None;
+    }
+    results.iter().find(|(ours, _)| {
+        ours.program.is_patronus() && ours.socket_buffer_kib == contestant.socket_buffer_kib
+    })
+}
+
+/// Patronus divided by each peer, round by round: what disturbs one round disturbs both.
 fn ratios_by_round(
-    programs: &[Program],
-    results: &[Vec<Round>],
+    results: &[(Contestant, Vec<Round>)],
 ) -> BTreeMap<String, BTreeMap<Metric, Vec<f64>>> {
-    let Some((ours, others)) = results.split_first() else {
-        return BTreeMap::new();
-    };
-    let ratios = |theirs: &Vec<Round>| {
-        Metric::ALL.map(|metric| {
+    let ratios = |(peer, theirs): &(Contestant, Vec<Round>)| {
+        let (_, ours) = ours_for(peer, results)?;
+        let metrics = Metric::ALL.into_iter().filter(|metric| metric.has_ratio());
+        let ratios = metrics.map(|metric| {
             let pairs = ours.iter().zip(theirs);
-            (
-                metric,
-                pairs
-                    .map(|(our, their)| our[&metric] / their[&metric])
-                    .collect(),
-            )
-        })
+            let ratios = pairs.map(|(our, their)| our[&metric] / their[&metric]);
+            (metric, ratios.collect())
+        });
+        Some((peer.name(), ratios.collect()))
     };
-    let peers = programs.iter().skip(1).zip(others);
-    peers
-        .map(|(program, theirs)| (program.name().to_owned(), ratios(theirs).into()))
-        .collect()
+    results.iter().filter_map(ratios).collect()
 }
 
 fn medians_of(
@@ -438,25 +431,34 @@ impl fmt::Display for CompareReport {
         writeln!(f, "note     {}", self.note)?;
         for row in &self.rows {
             let ratios = self.ratios.get(&row.name);
+            let against = row.against.as_deref().unwrap_or("");
+            let title = match against {
+                "" => String::new(),
+                ours => format!("{ours}/it"),
+            };
             writeln!(
                 f,
-                "\n {:<22}     median         min         max   patronus/peer",
+                "\n {:<22}     median         min         max   {title:>15}",
                 row.name
             )?;
             for metric in Metric::ALL {
                 let (min, max) = row.spread[&metric];
-                let ratio =
-                    ratios.map_or("-".to_owned(), |ratios| format!("{:.2}", ratios[&metric]));
+                let ratio = ratios
+                    .and_then(|ratios| ratios.get(&metric))
+                    .map_or(String::new(), |ratio| format!("{ratio:.2}"));
                 let [median, min, max] = [row.medians[&metric], min, max].map(figure);
                 writeln!(
                     f,
-                    " {:<22} {median:>10}  {min:>10}  {max:>10}   {ratio:>13}",
+                    " {:<22} {median:>10}  {min:>10}  {max:>10}   {ratio:>15}",
                     metric.title()
                 )?;
             }
         }
         for (name, how) in &self.absent {
             writeln!(f, "\nabsent   {name}: {how}")?;
+        }
+        for (name, how) in &self.failed {
+            writeln!(f, "\nfailed   {name}: {how}")?;
         }
         Ok(())
     }
@@ -471,29 +473,42 @@ fn figure(value: f64) -> String {
     }
 }
 
-/// The peers that this lab can drive.
-pub const PEERS: [&str; 2] = ["boringtun", "wireguard-go"];
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Program;
+    use crate::nebula::Cipher;
 
     fn round(value: f64) -> Round {
         Metric::ALL.map(|metric| (metric, value)).into()
     }
 
     fn report() -> CompareReport {
-        let programs = [
-            Program::Patronus {
-                binary: "/bin/patronus".into(),
-            },
-            Program::BoringtunCli {
-                binary: "/bin/boringtun-cli".into(),
-            },
-        ];
+        let patronus = Program::Patronus {
+            binary: "/bin/patronus".into(),
+        };
+        let boringtun = Program::BoringtunCli {
+            binary: "/bin/boringtun-cli".into(),
+        };
+        let nebula = Program::Nebula {
+            binary: "/bin/nebula".into(),
+            cipher: Cipher::Aes,
+        };
+        let at_4m = |program: &Program| Contestant {
+            program: program.clone(),
+            socket_buffer_kib: Some(4096),
+        };
         let results = [
-            vec![round(4.0), round(6.0), round(20.0)],
-            vec![round(1.0), round(3.0), round(4.0)],
+            (
+                Contestant::at_defaults(patronus.clone()),
+                vec![round(4.0), round(6.0), round(20.0)],
+            ),
+            (
+                Contestant::at_defaults(boringtun),
+                vec![round(1.0), round(3.0), round(4.0)],
+            ),
+            (at_4m(&patronus), vec![round(9.0), round(9.0), round(9.0)]),
+            (at_4m(&nebula), vec![round(3.0), round(3.0), round(3.0)]),
         ];
         CompareReport {
             note: note(true),
@@ -502,14 +517,17 @@ mod tests {
                 cpus: 2,
                 cpu_model: "x".into(),
                 congestion_control: "cubic".into(),
+                socket_buffer_default_bytes: Some(212_992),
+                socket_buffer_max_bytes: None,
                 versions: BTreeMap::new(),
             },
             rounds: 3,
             seconds: 0.5,
-            rows: rows(&programs, &results),
-            ratios: medians_of(&ratios_by_round(&programs, &results)),
-            ratios_by_round: ratios_by_round(&programs, &results),
+            rows: rows(&results),
+            ratios: medians_of(&ratios_by_round(&results)),
+            ratios_by_round: ratios_by_round(&results),
             absent: BTreeMap::from([("wireguard-go".into(), "apt".into())]),
+            failed: BTreeMap::from([("gotatun".into(), "it broke".into())]),
         }
     }
 
@@ -559,21 +577,30 @@ mod tests {
     }
 
     #[test]
-    fn an_absent_peer_comes_with_how_to_get_it_and_an_unknown_one_is_refused() {
-        let error = find_peer("openvpn", None).unwrap_err().to_string();
-        assert!(error.contains("boringtun and wireguard-go"), "{error}");
-        let error = find_peer("boringtun", Some("/no/such".into()))
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("--peer-path boringtun=/no/such"), "{error}");
-        let found = find_peer("wireguard-go", Some("/bin/sh".into()))
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            found,
-            Program::WireguardGo {
-                binary: "/bin/sh".into()
-            }
-        );
+    fn equals_are_compared_with_equals_and_every_row_says_with_which() {
+        let report = report();
+        assert_eq!(report.ratios["nebula-aes@4M"][&Metric::UdpGbps], 3.0);
+        assert!(!report.ratios.contains_key("patronus@4M"));
+        let document = serde_json::to_value(report).unwrap();
+        assert_eq!(document["rows"][3]["against"], "patronus@4M");
+        assert_eq!(document["rows"][3]["socket_buffer"], "4096 KiB");
+        assert_eq!(document["rows"][1]["against"], "patronus");
+    }
+
+    #[test]
+    fn losses_have_rows_and_no_ratio() {
+        let report = report();
+        assert_eq!(report.rows[0].medians[&Metric::PingsLost], 6.0);
+        assert!(!report.ratios["boringtun"].contains_key(&Metric::PingsLost));
+    }
+
+    #[test]
+    fn the_tables_fit_eighty_columns_and_name_who_is_missing() {
+        let text = report().to_string();
+        let figures = text.lines().filter(|line| line.starts_with(' '));
+        for line in figures {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+        assert!(text.contains("absent   wireguard-go") && text.contains("failed   gotatun"));
     }
 }

@@ -222,15 +222,15 @@ fn keep(mesh: &Mesh, progress: &Progress, stop: &Stop, is_root: bool) {
 }
 
 /// What the gateways said at their end, taken together.
-struct Totals {
-    packets: Packets,
-    balanced: bool,
-    offloads: String,
-    workers: u32,
+pub(crate) struct Totals {
+    pub(crate) packets: Packets,
+    pub(crate) balanced: bool,
+    pub(crate) offloads: String,
+    pub(crate) workers: u32,
 }
 
 impl Totals {
-    fn of(reports: &[GatewayReport]) -> Result<Self> {
+    pub(crate) fn of(reports: &[GatewayReport]) -> Result<Self> {
         let first = reports.first().context("no gateway left a report")?;
         let mut packets = Packets::default();
         for report in reports {

@@ -1,14 +1,17 @@
 //! A laboratory on one machine: sites in network namespaces joined by an emulated WAN, gateway programs as
-//! child processes, traffic with measured results. `patronus demo` and `patronus bench compare` run on it,
+//! child processes, traffic with measured results. `patronus demo` and `patronus bench` run on it,
 //! and so do the interoperability tests.
 //!
 //! Knows nothing of what happens inside a gateway: a gateway is a program with an interface name, a UAPI socket
 //! or a configuration file, and counters in `/proc`.
 
 pub mod compare;
+pub mod contestant;
 pub mod daemon;
 pub mod demo;
+pub mod env;
 pub mod error;
+pub mod handshakes;
 pub mod link;
 pub mod mesh;
 pub mod nebula;
@@ -17,18 +20,23 @@ pub mod privilege;
 pub mod proc;
 pub mod program;
 pub mod progress;
+pub mod search;
 pub mod stop;
+pub mod throughput;
 pub mod topology;
 pub mod traffic;
 pub mod uapi;
 
 pub use compare::{CompareOptions, CompareReport, compare};
+pub use contestant::{Contestant, Field};
 pub use daemon::{Gateway, GatewayReport, Packets};
 pub use demo::{DemoOptions, DemoReport, demo};
 pub use error::{LabError, exit_code};
+pub use handshakes::{HandshakesOptions, HandshakesReport, handshakes};
 pub use mesh::Mesh;
 pub use netns::Namespace;
 pub use privilege::enter_lab;
 pub use program::{GatewayConfig, PeerConfig, Program};
 pub use stop::Stop;
+pub use throughput::{ThroughputOptions, ThroughputReport, throughput};
 pub use topology::{Family, Lab, Site};

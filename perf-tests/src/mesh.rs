@@ -365,7 +365,12 @@ impl Conduct<'_> {
     }
 
     /// Sleeps in steps and shows how it goes.
-    pub(crate) fn watch(&self, name: &str, length: Duration, mut show: impl FnMut() -> String) -> Result<()> {
+    pub(crate) fn watch(
+        &self,
+        name: &str,
+        length: Duration,
+        mut show: impl FnMut() -> String,
+    ) -> Result<()> {
         let end = Instant::now() + length;
         loop {
             let left = end.saturating_duration_since(Instant::now());

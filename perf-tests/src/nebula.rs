@@ -54,11 +54,7 @@ pub fn find_cert_tool(binary: &Path) -> Option<PathBuf> {
 ///
 /// # Errors
 /// No `nebula-cert`, or what it said when it failed.
-pub(crate) fn issue(
-    binary: &Path,
-    lab: &Lab,
-    configs: &mut [GatewayConfig],
-) -> Result<()> {
+pub(crate) fn issue(binary: &Path, lab: &Lab, configs: &mut [GatewayConfig]) -> Result<()> {
     let tool = find_cert_tool(binary).with_context(|| {
         format!(
             "put nebula-cert beside {} or on PATH: it makes the certificates of the lab",
@@ -158,8 +154,7 @@ pub(crate) fn config_file(config: &GatewayConfig, cipher: Cipher) -> (PathBuf, S
          cipher: {}\n\
          tun:\n  dev: {name}\n  mtu: {}\n  unsafe_routes:\n{routes}\
          logging:\n  level: error\n  format: text\n\
-         firewall:\n  outbound:\n    - port: any\n      proto: any\n      host: any\n\
-         \x20 inbound:\n    - port: any\n      proto: any\n      host: any\n      local_cidr: 0.0.0.0/0\n\
+         firewall:\n  outbound:\n{ANYTHING}  inbound:\n{ANYTHING}\
          listen:\n  host: 0.0.0.0\n  port: {}\n",
         cipher.config_name(),
         config.mtu,
@@ -189,6 +184,9 @@ fn is_lan(prefix: &Prefix) -> bool {
     prefix.addr().is_ipv4() && prefix.prefix_len() < 32
 }
 
+/// A firewall rule that everything passes: without `local_cidr` it would hold for the overlay's own addresses only.
+const ANYTHING: &str =
+    "    - port: any\n      proto: any\n      host: any\n      local_cidr: 0.0.0.0/0\n";
 /// Where certificates are made.
 const WORKSHOP_DIR: &str = "/run/patronus-lab/authority";
 /// The overlay is one network around all sites' addresses.

@@ -83,31 +83,42 @@ impl TcpSegments {
 /// # Errors
 /// When `/proc/net/snmp` cannot be read or lacks them.
 pub fn tcp_segments(namespace: &Namespace) -> Result<TcpSegments> {
-    // Not /proc/net: that is the namespace of the thread group's leader.
-    let path = "/proc/thread-self/net/snmp";
-    let text = namespace
-        .run(|| fs::read_to_string(path))?
-        .with_context(|| format!("reading {path} in {}", namespace.label()))?;
-    tcp_of_snmp(&text)
+    let text = read_snmp(namespace)?;
+    Ok(TcpSegments {
+        sent: of_snmp(&text, "Tcp", "OutSegs")?,
+        retransmitted: of_snmp(&text, "Tcp", "RetransSegs")?,
+    })
 }
 
-fn tcp_of_snmp(text: &str) -> Result<TcpSegments> {
-    let mut rows = text.lines().filter_map(|line| line.strip_prefix("Tcp: "));
+/// Datagrams that sockets of a namespace had no room for so far (`Udp RcvbufErrors`), IPv4.
+///
+/// # Errors
+/// When `/proc/net/snmp` cannot be read or lacks it.
+pub fn udp_receive_overflows(namespace: &Namespace) -> Result<u64> {
+    of_snmp(&read_snmp(namespace)?, "Udp", "RcvbufErrors")
+}
+
+fn read_snmp(namespace: &Namespace) -> Result<String> {
+    // Not /proc/net: that is the namespace of the thread group's leader.
+    let path = "/proc/thread-self/net/snmp";
+    namespace
+        .run(|| fs::read_to_string(path))?
+        .with_context(|| format!("reading {path} in {}", namespace.label()))
+}
+
+fn of_snmp(text: &str, protocol: &str, counter: &str) -> Result<u64> {
+    let mut rows = text
+        .lines()
+        .filter_map(|line| line.strip_prefix(protocol)?.strip_prefix(": "));
     let (Some(names), Some(values)) = (rows.next(), rows.next()) else {
-        bail!("/proc/net/snmp has no two Tcp lines");
+        bail!("/proc/net/snmp has no two {protocol} lines");
     };
-    let column = |name: &str| {
-        names
-            .split(' ')
-            .zip(values.split(' '))
-            .find(|(key, _)| *key == name)
-            .and_then(|(_, value)| value.parse().ok())
-            .with_context(|| format!("/proc/net/snmp has no Tcp {name}"))
-    };
-    Ok(TcpSegments {
-        sent: column("OutSegs")?,
-        retransmitted: column("RetransSegs")?,
-    })
+    names
+        .split(' ')
+        .zip(values.split(' '))
+        .find(|(key, _)| *key == counter)
+        .and_then(|(_, value)| value.parse().ok())
+        .with_context(|| format!("/proc/net/snmp has no {protocol} {counter}"))
 }
 
 /// Fields 14 and 15, utime and stime. The name in field 2 may hold blanks and parentheses.
@@ -137,13 +148,24 @@ mod tests {
     }
 
     #[test]
-    fn tcp_columns_are_found_by_name() {
-        let text = "Ip: Forwarding\nIp: 1\nTcp: A OutSegs B RetransSegs\nTcp: 1 200 3 4\n";
-        let segments = tcp_of_snmp(text).unwrap();
-        assert_eq!((segments.sent, segments.retransmitted), (200, 4));
+    fn columns_are_found_by_protocol_and_name() {
+        let text = "Ip: Forwarding\nIp: 1\nTcp: A OutSegs B RetransSegs\nTcp: 1 200 3 4\n\
+                    UdpLite: RcvbufErrors\nUdpLite: 9\nUdp: In RcvbufErrors\nUdp: 7 8\n";
+        assert_eq!(of_snmp(text, "Tcp", "OutSegs").unwrap(), 200);
+        assert_eq!(of_snmp(text, "Tcp", "RetransSegs").unwrap(), 4);
+        assert_eq!(of_snmp(text, "Udp", "RcvbufErrors").unwrap(), 8);
+        assert!(of_snmp("Tcp: A\n", "Tcp", "A").is_err());
+        assert!(of_snmp("Tcp: A\nTcp: 1\n", "Tcp", "B").is_err());
+    }
+
+    #[test]
+    fn retransmissions_are_a_share_of_what_was_sent() {
+        let segments = TcpSegments {
+            sent: 200,
+            retransmitted: 4,
+        };
         assert!((segments.retransmitted_share() - 0.02).abs() < 1e-9);
-        assert!(tcp_of_snmp("Tcp: A\n").is_err());
-        assert!(tcp_of_snmp("Tcp: A\nTcp: 1\n").is_err());
+        assert_eq!(TcpSegments::default().retransmitted_share(), 0.0);
     }
 
     #[test]

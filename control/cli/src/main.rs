@@ -1,6 +1,8 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
+mod bench;
 mod keys;
+mod lab_bench;
 mod verbs;
 
 use std::path::PathBuf;
@@ -98,14 +100,27 @@ enum ImportVerb {
 
 #[derive(Debug, Subcommand)]
 enum BenchVerb {
+    /// What the cipher alone carries on one core: the limit
+    Aead(bench::AeadArgs),
+    /// The engine in memory, without a kernel, as a fraction of that limit
+    Engine(bench::EngineArgs),
+    /// What two gateways carry, at what delay and with what loss, after RFC 2544
+    Throughput(lab_bench::ThroughputArgs),
+    /// Handshakes per second, and what an established peer keeps during an initiation flood
+    Handshakes(lab_bench::HandshakesArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }
 
 #[derive(Debug, Args)]
 struct CompareArgs {
-    /// Programs to compare with
-    #[arg(long, value_delimiter = ',', default_value = "boringtun,wireguard-go")]
+    /// Programs to compare with: boringtun, gotatun, wireguard-go, nebula (nebula-aes and nebula-chacha). One that
+    /// takes a socket buffer size runs at its defaults and at equal 4 MiB; NAME@default or NAME@4M picks one
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "boringtun,gotatun,wireguard-go,nebula"
+    )]
     peers: Vec<String>,
     /// Where a program is, if not on PATH
     #[arg(long, value_name = "NAME=PATH")]
@@ -116,6 +131,9 @@ struct CompareArgs {
     /// Length of each measurement in seconds
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
+    /// TCP congestion control of the hosts, such as bbr or cubic; the system's if absent
+    #[arg(long, value_name = "NAME")]
+    congestion_control: Option<String>,
     /// One short round, to prove that the tool works: not a measurement
     #[arg(long)]
     quick: bool,

@@ -14,7 +14,9 @@ use patronus_gateway::RunOptions;
 use patronus_lab::{CompareOptions, DemoOptions};
 use tracing_subscriber::EnvFilter;
 
-use crate::{BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, keys};
+use crate::{
+    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys, lab_bench,
+};
 
 /// Runs a verb.
 pub fn dispatch(verb: Verb) -> ExitCode {
@@ -26,6 +28,10 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Pubkey => keys::pubkey(),
         Verb::Genpsk => keys::genpsk(),
         Verb::Demo(args) => demo(&args),
+        Verb::Bench(BenchVerb::Aead(args)) => bench::aead(args),
+        Verb::Bench(BenchVerb::Engine(args)) => bench::engine(args),
+        Verb::Bench(BenchVerb::Throughput(args)) => lab_bench::throughput(args),
+        Verb::Bench(BenchVerb::Handshakes(args)) => lab_bench::handshakes(&args),
         Verb::Bench(BenchVerb::Compare(args)) => compare(args),
     };
     match outcome {
@@ -67,41 +73,52 @@ fn demo(args: &DemoArgs) -> anyhow::Result<()> {
 }
 
 fn compare(args: CompareArgs) -> anyhow::Result<()> {
-    let mut paths = BTreeMap::new();
-    for entry in &args.peer_path {
-        let Some((name, path)) = entry.split_once('=') else {
-            anyhow::bail!(
-                "--peer-path {entry}: write NAME=PATH, such as wireguard-go=/opt/wireguard-go"
-            );
-        };
-        paths.insert(name, PathBuf::from(path));
-    }
-    if let Some(unknown) = paths
-        .keys()
-        .find(|name| !args.peers.iter().any(|peer| peer == *name))
-    {
-        anyhow::bail!(
-            "--peer-path {unknown}=…: `{unknown}` is not among --peers {}",
-            args.peers.join(",")
-        );
-    }
-    let peers = args
-        .peers
-        .iter()
-        .map(|name| (name.clone(), paths.remove(name.as_str())));
     let options = CompareOptions {
-        peers: peers.collect(),
+        peers: peers(args.peers, &args.peer_path)?,
         rounds: args.rounds as usize,
         seconds: args.seconds as f64,
         json: args.json,
         quick: args.quick,
+        congestion_control: args.congestion_control,
         binary: this_binary()?,
     };
     patronus_lab::compare(&options).map(drop)
 }
 
+/// The peers that a benchmark is to measure, each with its path where `--peer-path` gives one.
+pub fn peers(
+    names: Vec<String>,
+    paths: &[String],
+) -> anyhow::Result<Vec<(String, Option<PathBuf>)>> {
+    let mut by_name = BTreeMap::new();
+    for entry in paths {
+        let Some((name, path)) = entry.split_once('=') else {
+            anyhow::bail!(
+                "--peer-path {entry}: write NAME=PATH, such as wireguard-go=/opt/wireguard-go"
+            );
+        };
+        by_name.insert(name, PathBuf::from(path));
+    }
+    // One path serves a program at all its socket buffer sizes.
+    let program = |peer: &str| peer.split('@').next().unwrap_or(peer).to_owned();
+    if let Some(unknown) = by_name
+        .keys()
+        .find(|name| !names.iter().any(|peer| program(peer) == **name))
+    {
+        anyhow::bail!(
+            "--peer-path {unknown}=…: `{unknown}` is not among --peers {}",
+            names.join(",")
+        );
+    }
+    let found = names.into_iter().map(|name| {
+        let path = by_name.get(program(&name).as_str()).cloned();
+        (name, path)
+    });
+    Ok(found.collect())
+}
+
 /// The program that the lab starts as a gateway: this one.
-fn this_binary() -> anyhow::Result<PathBuf> {
+pub fn this_binary() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find the running program's file")
 }
 
@@ -124,14 +141,21 @@ fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {
         .create(out)
         .with_context(|| format!("cannot make {}", out.display()))?;
     let config = out.join(format!("{name}.toml"));
+    let secrets = imported.secrets.iter();
+    let secrets = secrets.map(|secret| (out.join(&secret.file), secret.contents.as_bytes()));
     let mut written: Vec<PathBuf> = Vec::new();
-    for secret in &imported.secrets {
-        written.push(write_new(
-            &out.join(&secret.file),
-            secret.contents.as_bytes(),
-        )?);
+    for (path, contents) in secrets.chain([(config.clone(), imported.toml.as_bytes())]) {
+        match write_new(&path, contents) {
+            Ok(()) => written.push(path),
+            Err(error) => {
+                // Half an import would be in the way of the next one.
+                for made in &written {
+                    let _ = std::fs::remove_file(made);
+                }
+                return Err(error);
+            }
+        }
     }
-    written.push(write_new(&config, imported.toml.as_bytes())?);
     for note in &imported.notes {
         eprintln!("note: {note}");
     }
@@ -143,7 +167,7 @@ fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {
 }
 
 /// Writes a file that did not exist, readable by its owner only.
-fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<PathBuf> {
+fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<()> {
     let opened = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -152,6 +176,5 @@ fn write_new(path: &Path, contents: &[u8]) -> anyhow::Result<PathBuf> {
     let mut file =
         opened.with_context(|| format!("cannot make {}: it must not exist yet", path.display()))?;
     file.write_all(contents)
-        .with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path.to_owned())
+        .with_context(|| format!("cannot write {}", path.display()))
 }

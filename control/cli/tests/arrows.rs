@@ -33,8 +33,17 @@ const ARROWS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "patronus-bench",
+        &["patronus-engine", "patronus-packet", "patronus-tunnel"],
+    ),
+    (
         "patronus-cli",
-        &["patronus-config", "patronus-gateway", "patronus-lab"],
+        &[
+            "patronus-bench",
+            "patronus-config",
+            "patronus-gateway",
+            "patronus-lab",
+        ],
     ),
 ];
 

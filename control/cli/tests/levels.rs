@@ -23,7 +23,16 @@ fn with_level(conf: &mut Conf, level: &str) {
 /// A pair at two levels; both reports name their level, and everything arrives.
 fn carries(level_one: &str, level_two: &str) {
     let first = Cell::new(true);
-    let mut pair = Pair::up(|conf| with_level(conf, if first.replace(false) { level_one } else { level_two }));
+    let mut pair = Pair::up(|conf| {
+        with_level(
+            conf,
+            if first.replace(false) {
+                level_one
+            } else {
+                level_two
+            },
+        )
+    });
     pair.reach();
     let (one, two) = pair.sites();
     for (from, to) in [(one, two), (two, one)] {
@@ -45,10 +54,22 @@ fn carries(level_one: &str, level_two: &str) {
             "auto" => ("", "native", 2),
             other => (other, "native", 2),
         };
-        assert!(report.offloads.contains(name), "{level}: {}", report.offloads);
+        assert!(
+            report.offloads.contains(name),
+            "{level}: {}",
+            report.offloads
+        );
         assert_eq!(report.workers, workers, "{level}");
-        assert!(daemon.log().contains(&format!("backend=\"{backend}\"")), "{}", daemon.log());
-        assert!(!daemon.log().contains("refused"), "no demotion: {}", daemon.log());
+        assert!(
+            daemon.log().contains(&format!("backend=\"{backend}\"")),
+            "{}",
+            daemon.log()
+        );
+        assert!(
+            !daemon.log().contains("refused"),
+            "no demotion: {}",
+            daemon.log()
+        );
         println!("{level}: {}", report.offloads);
     }
 }
@@ -80,8 +101,14 @@ fn four_sites_on_two_workers_each_hand_packets_on_and_lose_no_account_of_them() 
     }
     let mut mesh = Mesh::up(4, |_| {});
     let sites = &mesh.lab.sites;
-    let pairs = || sites.iter().flat_map(|from| sites.iter().map(move |to| (from, to)));
-    let pairs: Vec<_> = pairs().filter(|(from, to)| from.number != to.number).collect();
+    let pairs = || {
+        sites
+            .iter()
+            .flat_map(|from| sites.iter().map(move |to| (from, to)))
+    };
+    let pairs: Vec<_> = pairs()
+        .filter(|(from, to)| from.number != to.number)
+        .collect();
     for (from, to) in &pairs {
         for family in FAMILIES {
             reach(&from.host, to.host_addr(family), PATIENCE).unwrap();
@@ -89,7 +116,9 @@ fn four_sites_on_two_workers_each_hand_packets_on_and_lose_no_account_of_them() 
     }
     let bulks: Vec<BulkTcp> = pairs
         .iter()
-        .map(|(from, to)| BulkTcp::start(&from.host, &to.host, to.host_addr(Family::V4), 4).unwrap())
+        .map(|(from, to)| {
+            BulkTcp::start(&from.host, &to.host, to.host_addr(Family::V4), 4).unwrap()
+        })
         .collect();
     // While all of them press, one transfer of each pair is looked at closely.
     for (from, to) in pairs.iter().filter(|(from, to)| from.number < to.number) {
@@ -106,7 +135,9 @@ fn four_sites_on_two_workers_each_hand_packets_on_and_lose_no_account_of_them() 
         assert!(daemon.wait_end(PATIENCE).0.success());
         let report = daemon.read_report();
         assert_eq!(report.workers, 2);
-        handed += daemon.read_raw_report()["packets"]["handed"].as_u64().unwrap();
+        handed += daemon.read_raw_report()["packets"]["handed"]
+            .as_u64()
+            .unwrap();
         println!("{:?}", report.packets);
     }
     println!("handed on between workers: {handed}");

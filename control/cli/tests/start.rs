@@ -17,7 +17,10 @@ fn refusal(output: &Output, code: i32) -> String {
     assert_eq!(output.status.code(), Some(code), "{stderr}");
     assert!(output.stdout.is_empty(), "{output:?}");
     let line = stderr.strip_suffix('\n').unwrap();
-    assert!(line.starts_with("patronus: ") && !line.contains('\n'), "not one line: {stderr}");
+    assert!(
+        line.starts_with("patronus: ") && !line.contains('\n'),
+        "not one line: {stderr}"
+    );
     line.to_owned()
 }
 
@@ -35,14 +38,20 @@ fn conf() -> Conf {
 /// The command under `setpriv ARGS`.
 fn under_setpriv(args: &[&str], inner: &Command) -> Command {
     let mut command = Command::new("setpriv");
-    command.args(args).arg(inner.get_program()).args(inner.get_args());
+    command
+        .args(args)
+        .arg(inner.get_program())
+        .args(inner.get_args());
     command
 }
 
 /// The command in a mount namespace that a shell has prepared first.
 fn after(preparation: &str, inner: &Command) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--mount", "sh", "-c"]).arg(format!("{preparation} && exec \"$@\"")).arg("sh");
+    command
+        .args(["--mount", "sh", "-c"])
+        .arg(format!("{preparation} && exec \"$@\""))
+        .arg("sh");
     command.arg(inner.get_program()).args(inner.get_args());
     command
 }
@@ -51,8 +60,16 @@ fn after(preparation: &str, inner: &Command) -> Command {
 fn a_missing_configuration_is_named_with_the_option_that_names_another() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("absent.toml");
-    let output = patronus().arg("run").arg("--config").arg(&path).output().unwrap();
-    assert_says(&refusal(&output, 1), &[path.to_str().unwrap(), "cannot read", "--config"]);
+    let output = patronus()
+        .arg("run")
+        .arg("--config")
+        .arg(&path)
+        .output()
+        .unwrap();
+    assert_says(
+        &refusal(&output, 1),
+        &[path.to_str().unwrap(), "cannot read", "--config"],
+    );
 }
 
 #[test]
@@ -64,7 +81,14 @@ fn a_key_that_others_may_read_is_refused_with_the_chmod_that_helps() {
     let key = place.path("key");
     std::fs::set_permissions(&key, PermissionsExt::from_mode(0o644)).unwrap();
     let line = refusal(&place.failing_start(&conf()), 1);
-    assert_says(&line, &["private_key_file", "mode 0644", &format!("chmod 600 {}", key.display())]);
+    assert_says(
+        &line,
+        &[
+            "private_key_file",
+            "mode 0644",
+            &format!("chmod 600 {}", key.display()),
+        ],
+    );
     assert!(!line.contains(&place.keys.private));
     assert!(!place.has_interface("patronus0"));
 }
@@ -88,9 +112,20 @@ fn without_net_admin_the_capability_is_named_and_how_to_get_it() {
     let place = Place::new("one site");
     place.configure(&conf());
     let bare = ["--bounding-set", "-net_admin", "--inh-caps", "-net_admin"];
-    let output = output_of(&place.namespace, &mut under_setpriv(&bare, &place.run_command()));
+    let output = output_of(
+        &place.namespace,
+        &mut under_setpriv(&bare, &place.run_command()),
+    );
     let line = refusal(&output, 1);
-    assert_says(&line, &["CAP_NET_ADMIN", "run as root", "setcap cap_net_admin+ep", env!("CARGO_BIN_EXE_patronus")]);
+    assert_says(
+        &line,
+        &[
+            "CAP_NET_ADMIN",
+            "run as root",
+            "setcap cap_net_admin+ep",
+            env!("CARGO_BIN_EXE_patronus"),
+        ],
+    );
     assert!(!place.has_interface("patronus0") && !place.has_socket("patronus0"));
 }
 
@@ -98,7 +133,11 @@ fn without_net_admin_the_capability_is_named_and_how_to_get_it() {
 fn unprivileged_place() -> Place {
     let place = Place::new("one site");
     place.configure(&conf());
-    for path in [place.dir.path(), &place.path("key"), &place.path("patronus.toml")] {
+    for path in [
+        place.dir.path(),
+        &place.path("key"),
+        &place.path("patronus.toml"),
+    ] {
         chown(path, Some(NOBODY), Some(NOBODY)).unwrap();
     }
     place
@@ -122,11 +161,13 @@ fn another_user_hears_what_is_missing_whatever_the_mode_of_the_device() {
     inner.args(place.run_command().get_args());
     let nobody = format!("--reuid={NOBODY}");
     let user = under_setpriv(&[&nobody, "--regid=65534", "--clear-groups"], &inner);
-    for (mode, wanted) in [("0600", "/dev/net/tun may not be opened"), ("0666", "CAP_NET_ADMIN")] {
+    for (mode, wanted) in [
+        ("0600", "/dev/net/tun may not be opened"),
+        ("0666", "CAP_NET_ADMIN"),
+    ] {
         // A device file of our own: nobody else's is changed.
-        let device = format!(
-            "mount -t tmpfs none /dev/net && mknod -m {mode} /dev/net/tun c 10 200"
-        );
+        let device =
+            format!("mount -t tmpfs none /dev/net && mknod -m {mode} /dev/net/tun c 10 200");
         let output = output_of(&place.namespace, &mut after(&device, &user));
         assert_says(&refusal(&output, 1), &[wanted, "run as root"]);
     }
@@ -142,17 +183,35 @@ fn a_user_with_net_admin_alone_needs_no_root_but_a_place_for_the_socket() {
     let binary = copy_of_the_binary(&place);
     let capable = |uapi_dir: &Path| {
         let mut inner = Command::new(&binary);
-        inner.arg("run").arg("--config").arg(place.path("patronus.toml")).arg("--uapi-dir").arg(uapi_dir);
+        inner
+            .arg("run")
+            .arg("--config")
+            .arg(place.path("patronus.toml"))
+            .arg("--uapi-dir")
+            .arg(uapi_dir);
         inner.arg("--report").arg(place.path("report.json"));
         let nobody = format!("--reuid={NOBODY}");
         let args = [
-            &nobody, "--regid=65534", "--clear-groups", "--inh-caps", "-all,+net_admin", "--ambient-caps",
-            "-all,+net_admin", "--bounding-set", "-all,+net_admin",
+            &nobody,
+            "--regid=65534",
+            "--clear-groups",
+            "--inh-caps",
+            "-all,+net_admin",
+            "--ambient-caps",
+            "-all,+net_admin",
+            "--bounding-set",
+            "-all,+net_admin",
         ];
-        after("mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200", &under_setpriv(&args, &inner))
+        after(
+            "mount -t tmpfs none /dev/net && mknod -m 666 /dev/net/tun c 10 200",
+            &under_setpriv(&args, &inner),
+        )
     };
     let output = output_of(&place.namespace, &mut capable(Path::new("/run/wireguard")));
-    assert_says(&refusal(&output, 1), &["/run/wireguard", "Permission denied", "--uapi-dir"]);
+    assert_says(
+        &refusal(&output, 1),
+        &["/run/wireguard", "Permission denied", "--uapi-dir"],
+    );
     assert!(!place.has_interface("patronus0"));
 
     let daemon = place.start_with("patronus0", &mut capable(&place.path("sockets")));
@@ -173,9 +232,19 @@ fn without_a_tun_device_the_module_and_the_containers_option_are_named() {
         // The node is there and no driver behind it.
         "mount -t tmpfs none /dev/net && mknod -m 600 /dev/net/tun c 10 254",
     ] {
-        let output = output_of(&place.namespace, &mut after(preparation, &place.run_command()));
+        let output = output_of(
+            &place.namespace,
+            &mut after(preparation, &place.run_command()),
+        );
         let line = refusal(&output, 1);
-        assert_says(&line, &["/dev/net/tun is missing", "modprobe tun", "--device /dev/net/tun"]);
+        assert_says(
+            &line,
+            &[
+                "/dev/net/tun is missing",
+                "modprobe tun",
+                "--device /dev/net/tun",
+            ],
+        );
     }
 }
 
@@ -186,10 +255,24 @@ fn a_port_in_use_is_named_with_the_command_that_shows_by_whom() {
     }
     for taken in ["0.0.0.0:51820", "127.0.0.1:51820", "[::1]:51820"] {
         let place = Place::new("one site");
-        let _socket = place.namespace.run(|| UdpSocket::bind(taken)).unwrap().unwrap();
+        let _socket = place
+            .namespace
+            .run(|| UdpSocket::bind(taken))
+            .unwrap()
+            .unwrap();
         let line = refusal(&place.failing_start(&conf()), 1);
-        assert_says(&line, &["UDP port 51820 is in use", "ss -ulpn 'sport = 51820'", "listen_port"]);
-        assert!(!place.has_interface("patronus0") && !place.has_socket("patronus0"), "{taken}");
+        assert_says(
+            &line,
+            &[
+                "UDP port 51820 is in use",
+                "ss -ulpn 'sport = 51820'",
+                "listen_port",
+            ],
+        );
+        assert!(
+            !place.has_interface("patronus0") && !place.has_socket("patronus0"),
+            "{taken}"
+        );
     }
 }
 
@@ -201,7 +284,10 @@ fn an_interface_of_the_name_is_never_taken_over() {
     let place = Place::new("one site");
     place.ip_do("link add patronus0 type veth peer name other");
     let line = refusal(&place.failing_start(&conf()), 1);
-    assert_says(&line, &["interface patronus0 exists", "ip link delete patronus0"]);
+    assert_says(
+        &line,
+        &["interface patronus0 exists", "ip link delete patronus0"],
+    );
     assert!(place.has_interface("patronus0"), "it is somebody else's");
     // A second gateway with the same file: the first one goes on.
     let place = Place::new("one site");
@@ -224,9 +310,16 @@ fn a_control_socket_that_somebody_serves_is_left_alone() {
     let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     place.configure(&conf());
     let mut once = patronus();
-    once.arg("run").arg("--config").arg(place.path("patronus.toml")).arg("--uapi-dir").arg(&dir);
+    once.arg("run")
+        .arg("--config")
+        .arg(place.path("patronus.toml"))
+        .arg("--uapi-dir")
+        .arg(&dir);
     let line = refusal(&output_of(&place.namespace, &mut once), 1);
-    assert_says(&line, &[path.to_str().unwrap(), "running program", "interface"]);
+    assert_says(
+        &line,
+        &[path.to_str().unwrap(), "running program", "interface"],
+    );
     assert!(path.exists() && !place.has_interface("patronus0"));
 
     // Not a socket: not ours to remove.
@@ -252,10 +345,22 @@ fn an_uplink_that_is_not_there_and_a_route_that_is_taken_are_named() {
     place.ip_do("link add blocker type veth peer name blocked");
     place.ip_do("link set blocker up");
     place.ip_do("route add 10.66.0.0/16 dev blocker");
-    let blocked = conf().peer(PeerConf::new(&common::Keys::new().public, &["10.66.0.0/16"]));
+    let blocked = conf().peer(PeerConf::new(
+        &common::Keys::new().public,
+        &["10.66.0.0/16"],
+    ));
     let line = refusal(&place.failing_start(&blocked), 1);
-    assert_says(&line, &["add route 10.66.0.0/16", "File exists", "ip route show 10.66.0.0/16"]);
-    until("the interface is gone", || !place.has_interface("patronus0"));
+    assert_says(
+        &line,
+        &[
+            "add route 10.66.0.0/16",
+            "File exists",
+            "ip route show 10.66.0.0/16",
+        ],
+    );
+    until("the interface is gone", || {
+        !place.has_interface("patronus0")
+    });
     assert!(!place.has_socket("patronus0"));
 }
 
@@ -265,12 +370,20 @@ fn an_address_of_a_family_that_is_switched_off_is_named_and_nothing_stays() {
         return;
     }
     let place = Place::new("one site");
-    place.namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    place
+        .namespace
+        .sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+        .unwrap();
     let mut six = conf();
     six.addresses.push("fd00::1/64".to_owned());
     let line = refusal(&place.failing_start(&six), 1);
-    assert_says(&line, &["add address fd00::1/64", "patronus0", "disable_ipv6"]);
-    until("the interface is gone", || !place.has_interface("patronus0"));
+    assert_says(
+        &line,
+        &["add address fd00::1/64", "patronus0", "disable_ipv6"],
+    );
+    until("the interface is gone", || {
+        !place.has_interface("patronus0")
+    });
 }
 
 #[test]
@@ -281,7 +394,12 @@ fn a_report_that_cannot_be_written_is_said_before_the_start_and_not_after_days()
     let place = Place::new("one site");
     place.configure(&conf());
     let mut command = patronus();
-    command.arg("run").arg("--config").arg(place.path("patronus.toml")).arg("--report").arg("/nowhere/report.json");
+    command
+        .arg("run")
+        .arg("--config")
+        .arg(place.path("patronus.toml"))
+        .arg("--report")
+        .arg("/nowhere/report.json");
     let output = output_of(&place.namespace, &mut command);
     assert_says(&refusal(&output, 1), &["/nowhere/report.json", "--report"]);
 }

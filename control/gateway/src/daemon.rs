@@ -98,7 +98,8 @@ impl Daemon {
         let mut tun = startup::open_tun(&config, wanted)?;
         let workers = tun.queues.len();
         let mark = startup::configured_mark(&config.uplink);
-        let uplinks = startup::bind_uplinks(&config, config.uplink.listen_port, mark, workers, None)?;
+        let uplinks =
+            startup::bind_uplinks(&config, config.uplink.listen_port, mark, workers, None)?;
         let offload = startup::offload_report(&tun, &uplinks);
 
         let epoch = Instant::now();
@@ -247,6 +248,7 @@ impl Daemon {
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
                     self.log_events();
+                    self.check_interface()?;
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
                         for name in self.registry.names_to_resolve(Instant::now()) {
@@ -256,6 +258,18 @@ impl Daemon {
                 }
             }
         }
+    }
+
+    /// Without its interface a gateway carries nothing: it ends, so that whoever supervises it starts it anew.
+    fn check_interface(&self) -> anyhow::Result<()> {
+        let mut mailboxes = self.exchange.mailboxes().iter();
+        let gone = mailboxes.any(|mailbox| mailbox.tun_gone.load(Ordering::Relaxed));
+        anyhow::ensure!(
+            !gone,
+            "interface {} was deleted while the gateway ran: start it again",
+            self.config.site.interface.as_str()
+        );
+        Ok(())
     }
 
     fn publish(&mut self) {
@@ -330,7 +344,7 @@ impl Daemon {
         self.port = uplinks.port;
         for (at, sockets) in uplinks.sockets.into_iter().enumerate() {
             self.exchange
-                .order(WorkerId(at as u8), Order::Sockets(sockets));
+                .order(WorkerId(at as u8), Order::Sockets(Box::new(sockets)));
         }
         tracing::info!(port = self.port, "listening");
     }

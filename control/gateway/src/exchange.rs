@@ -19,7 +19,7 @@ const INBOX_MAX: usize = 256;
 #[derive(Debug)]
 pub enum Order {
     /// Use these sockets from here on; the old ones are closed.
-    Sockets(Sockets),
+    Sockets(Box<Sockets>),
     /// Mark the datagrams of these sockets; `None` removes the mark.
     Mark(Option<u32>),
 }
@@ -59,6 +59,8 @@ pub struct Mailbox {
     pub turns: AtomicU64,
     /// Panics that the worker survived.
     pub panics: AtomicU64,
+    /// The worker's TUN queue has lost its interface.
+    pub tun_gone: AtomicBool,
 }
 
 /// All that workers and control share.
@@ -79,6 +81,7 @@ impl Mailbox {
             waker,
             turns: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            tun_gone: AtomicBool::new(false),
         }
     }
 

@@ -283,10 +283,18 @@ fn flag(line: usize, value: &str) -> Result<bool, UapiError> {
     }
 }
 
+/// What the client wrote may be quoted in `what`, and ends up in a log that somebody reads in a terminal.
 fn error(line: usize, what: &str) -> UapiError {
+    let mut printable = String::with_capacity(what.len());
+    for char in what.chars() {
+        match char.is_control() {
+            true => printable.extend(char.escape_default()),
+            false => printable.push(char),
+        }
+    }
     UapiError {
         line,
-        what: what.to_owned(),
+        what: printable,
     }
 }
 
@@ -411,6 +419,14 @@ mod tests {
             );
         }
         assert!(text.ends_with("\nerrno=0\n\n"));
+    }
+
+    #[test]
+    fn control_characters_of_a_client_stay_out_of_the_log() {
+        let text = format!("set=1\npublic_key={KEY}\nallowed_ip=\u{1b}[2J/8\n");
+        let error = Request::parse(&text).unwrap_err().to_string();
+        assert!(error.contains("\\u{1b}[2J"), "{error}");
+        assert!(!error.contains('\u{1b}'), "{error}");
     }
 
     proptest! {

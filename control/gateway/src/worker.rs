@@ -275,6 +275,8 @@ impl Worker {
         }
         self.tun_errors_logged += 1;
         if TunFault::of(error) == TunFault::Gone {
+            let mailbox = self.exchange.mailbox(self.id());
+            mailbox.tun_gone.store(true, Ordering::Relaxed);
             std::thread::sleep(Duration::from_millis(1));
         }
     }
@@ -443,7 +445,7 @@ impl Worker {
                 }
                 self.count_truncated();
                 self.truncated_seen = 0;
-                self.sockets = sockets;
+                self.sockets = *sockets;
                 self.register_sockets();
             }
             Order::Mark(mark) => {

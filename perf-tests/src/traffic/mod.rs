@@ -4,11 +4,18 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub mod flood;
+pub mod generator;
+pub mod initiators;
+pub mod pace;
 pub mod ping;
 pub mod tcp;
 pub mod transfer;
 pub mod udp;
 
+pub use flood::{Flood, Flooded};
+pub use generator::{Generator, Mix, Trial};
+pub use initiators::Crowd;
 pub use ping::{PingResult, Pinger, reach};
 pub use tcp::BulkTcp;
 pub use transfer::verified_transfer;

@@ -138,7 +138,8 @@ impl UdpBlast {
     }
 }
 
-fn connected(target: SocketAddr) -> std::io::Result<UdpSocket> {
+/// A socket of the calling thread's namespace that speaks with `target` only.
+pub(crate) fn connected(target: SocketAddr) -> std::io::Result<UdpSocket> {
     let any: SocketAddr = match target {
         SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
         SocketAddr::V6(_) => ([0u16; 8], 0).into(),
@@ -231,7 +232,7 @@ fn receive(
 }
 
 /// What a path under test may cause: full queues, timeouts, ICMP errors.
-fn is_transient(error: Errno) -> bool {
+pub(crate) fn is_transient(error: Errno) -> bool {
     matches!(
         error,
         Errno::EAGAIN

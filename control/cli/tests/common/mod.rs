@@ -116,7 +116,13 @@ impl Conf {
         let mut text = format!(
             "[site]\nname = \"{0}\"\nprivate_key_file = \"key\"\ninterface = \"{0}\"\nmtu = {1}\n\
              addresses = {2:?}\n{3}\n[dataplane]\n{4}\n[[uplink]]\nname = \"wan\"\nlisten_port = {5}\n{6}\n",
-            self.interface, self.mtu, self.addresses, self.site, self.dataplane, self.port, self.uplink,
+            self.interface,
+            self.mtu,
+            self.addresses,
+            self.site,
+            self.dataplane,
+            self.port,
+            self.uplink,
         );
         for peer in &self.peers {
             text += &format!(
@@ -183,7 +189,11 @@ impl Place {
         let path = self.path(name);
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(0o600);
-        options.open(&path).unwrap().write_all(text.as_bytes()).unwrap();
+        options
+            .open(&path)
+            .unwrap()
+            .write_all(text.as_bytes())
+            .unwrap();
         path
     }
 
@@ -194,7 +204,10 @@ impl Place {
     /// `patronus run` as an operator types it, with a report.
     pub fn run_command(&self) -> Command {
         let mut command = patronus();
-        command.arg("run").arg("--config").arg(self.path("patronus.toml"));
+        command
+            .arg("run")
+            .arg("--config")
+            .arg(self.path("patronus.toml"));
         command.args(["--uapi-dir", UAPI_DIR]);
         command.arg("--report").arg(self.path("report.json"));
         command
@@ -210,7 +223,10 @@ impl Place {
     pub fn start_with(&self, interface: &str, command: &mut Command) -> Daemon {
         let log = self.path("log");
         let stderr = fs::File::create(&log).unwrap();
-        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(stderr);
         let mut child = self.namespace.spawn(command).unwrap();
         let mut daemon = Daemon {
             interface: interface.to_owned(),
@@ -324,8 +340,16 @@ impl Daemon {
         let begun = Instant::now();
         while self.log().matches(fragment).count() < times {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "ended ({ended:?}) before `{fragment}`: {}", self.log());
-            assert!(begun.elapsed() < PATIENCE, "no `{fragment}` in {}", self.log());
+            assert!(
+                ended.is_none(),
+                "ended ({ended:?}) before `{fragment}`: {}",
+                self.log()
+            );
+            assert!(
+                begun.elapsed() < PATIENCE,
+                "no `{fragment}` in {}",
+                self.log()
+            );
             sleep(Duration::from_millis(2));
         }
     }
@@ -333,7 +357,12 @@ impl Daemon {
     /// Has it read its configuration again, and waits until it says how that went.
     pub fn reload(&mut self) {
         let outcomes = ["reloaded", "reload refused", "reload:"];
-        let told = |log: &str| outcomes.iter().map(|told| log.matches(told).count()).sum::<usize>();
+        let told = |log: &str| {
+            outcomes
+                .iter()
+                .map(|told| log.matches(told).count())
+                .sum::<usize>()
+        };
         let before = told(&self.log());
         self.signal(Signal::SIGHUP);
         until("the reload is done", || told(&self.log()) > before);
@@ -346,7 +375,11 @@ impl Daemon {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return (status, begun.elapsed());
             }
-            assert!(begun.elapsed() < max, "still there after {max:?}: {}", self.log());
+            assert!(
+                begun.elapsed() < max,
+                "still there after {max:?}: {}",
+                self.log()
+            );
             sleep(Duration::from_millis(1));
         }
     }
@@ -362,7 +395,10 @@ impl Daemon {
     /// The report of one that has ended, balanced and without panics.
     pub fn read_report(&self) -> GatewayReport {
         let report: GatewayReport = serde_json::from_value(self.read_raw_report()).unwrap();
-        assert!(report.balanced && report.packets.is_balanced(), "{report:?}");
+        assert!(
+            report.balanced && report.packets.is_balanced(),
+            "{report:?}"
+        );
         assert_eq!(report.worker_panics, 0, "{}", self.log());
         report
     }
@@ -389,7 +425,11 @@ impl Daemon {
         let mut all = vec!["set", self.interface.as_str()];
         all.extend(args);
         let output = self.wg(&all);
-        assert!(output.status.success(), "wg {all:?}: {output:?}; {}", self.log());
+        assert!(
+            output.status.success(),
+            "wg {all:?}: {output:?}; {}",
+            self.log()
+        );
     }
 
     /// What `wg show IF dump` says.
@@ -409,7 +449,11 @@ impl Daemon {
 
     pub fn uapi_connect(&self) -> UnixStream {
         let path = socket_path(&self.interface);
-        let stream = self.namespace.run(|| UnixStream::connect(path)).unwrap().unwrap();
+        let stream = self
+            .namespace
+            .run(|| UnixStream::connect(path))
+            .unwrap()
+            .unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream
@@ -462,7 +506,9 @@ pub struct ShownPeer {
 
 impl Shown {
     fn parse(text: &str) -> Self {
-        let mut lines = text.lines().map(|line| line.split('\t').collect::<Vec<_>>());
+        let mut lines = text
+            .lines()
+            .map(|line| line.split('\t').collect::<Vec<_>>());
         let first = lines.next().unwrap();
         let [_, public, port, fwmark] = first[..] else {
             panic!("{first:?}")
@@ -512,7 +558,11 @@ impl Mesh {
     /// `sites` sites over IPv4; `change` may edit each configuration before it runs.
     pub fn up(sites: usize, change: impl Fn(&mut Conf)) -> Self {
         let lab = Lab::build(sites).unwrap();
-        let places: Vec<Place> = lab.sites.iter().map(|site| Place::within(&site.gateway)).collect();
+        let places: Vec<Place> = lab
+            .sites
+            .iter()
+            .map(|site| Place::within(&site.gateway))
+            .collect();
         let conf_of = |own: &Site| {
             let mut conf = Conf::new(&own.interface(), &format!("10.255.0.{}/32", own.number));
             for (site, place) in lab.sites.iter().zip(&places) {
@@ -521,7 +571,10 @@ impl Mesh {
                     conf.peers.push(PeerConf {
                         public: place.keys.public.clone(),
                         endpoint: Some(format!("{}:51820", site.wan_addr(Family::V4))),
-                        allowed_ips: prefixes.iter().map(|prefix| prefix.network().to_string()).collect(),
+                        allowed_ips: prefixes
+                            .iter()
+                            .map(|prefix| prefix.network().to_string())
+                            .collect(),
                         more: String::new(),
                     });
                 }
@@ -530,8 +583,17 @@ impl Mesh {
             conf
         };
         let confs: Vec<Conf> = lab.sites.iter().map(conf_of).collect();
-        let daemons = places.iter().zip(&confs).map(|(place, conf)| place.start(conf)).collect();
-        Self { daemons, confs, places, lab }
+        let daemons = places
+            .iter()
+            .zip(&confs)
+            .map(|(place, conf)| place.start(conf))
+            .collect();
+        Self {
+            daemons,
+            confs,
+            places,
+            lab,
+        }
     }
 }
 
@@ -552,9 +614,23 @@ impl Pair {
         let mesh = Mesh::up(2, change);
         let (mut daemons, mut confs) = (mesh.daemons.into_iter(), mesh.confs.into_iter());
         let mut places = mesh.places.into_iter();
-        let mut next = || (daemons.next().unwrap(), confs.next().unwrap(), places.next().unwrap());
+        let mut next = || {
+            (
+                daemons.next().unwrap(),
+                confs.next().unwrap(),
+                places.next().unwrap(),
+            )
+        };
         let ((one, conf_one, place_one), (two, conf_two, place_two)) = (next(), next());
-        Self { one, two, conf_one, conf_two, place_one, place_two, lab: mesh.lab }
+        Self {
+            one,
+            two,
+            conf_one,
+            conf_two,
+            place_one,
+            place_two,
+            lab: mesh.lab,
+        }
     }
 
     pub fn sites(&self) -> (&Site, &Site) {
@@ -577,7 +653,10 @@ pub fn socket_path(interface: &str) -> PathBuf {
 
 /// Runs a program to its end inside a namespace; one that does not end in time is killed.
 pub fn output_of(namespace: &Namespace, command: &mut Command) -> Output {
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let child = namespace.spawn(command).unwrap();
     let pid = Pid::from_raw(child.id() as i32);
     let (ended, wait) = std::sync::mpsc::channel::<()>();
@@ -598,7 +677,10 @@ pub fn output_of(namespace: &Namespace, command: &mut Command) -> Output {
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
-        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        assert!(
+            begun.elapsed() < PATIENCE,
+            "not within {PATIENCE:?}: {what}"
+        );
         sleep(Duration::from_millis(5));
     }
 }

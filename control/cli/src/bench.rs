@@ -1,0 +1,130 @@
+//! `patronus bench aead` and `patronus bench engine`: from the command line to the bench room and back.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use patronus_bench::report::Check;
+use patronus_bench::traffic::Shape;
+use patronus_bench::{AeadOptions, Destination, EngineOptions, Outcome, Report, publish};
+
+/// What all benches have in common.
+#[derive(Debug, Args)]
+struct Common {
+    /// The core to measure on; the last one this process may use if absent
+    #[arg(long, value_name = "N")]
+    core: Option<usize>,
+    /// Trials of each case; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    trials: u16,
+    /// Working time of one trial in seconds
+    #[arg(long, default_value_t = 0.1)]
+    seconds: f64,
+    /// A few seconds at most, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Fail when a target is missed
+    #[arg(long)]
+    gate: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+    /// Write JSON, Markdown, a page with plots, percentiles and single trials into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// The command line of `bench aead`.
+#[derive(Debug, Args)]
+pub struct AeadArgs {
+    /// Packet sizes in bytes; RFC 2544's, 1420 and 8192 if absent
+    #[arg(long, value_name = "BYTES", value_delimiter = ',')]
+    sizes: Vec<usize>,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// The command line of `bench engine`.
+#[derive(Debug, Args)]
+pub struct EngineArgs {
+    /// What the TUN gives: packets by size in bytes, or superpackets such as 45x1380
+    #[arg(long, value_name = "FRAME", value_delimiter = ',')]
+    frames: Vec<Shape>,
+    /// Numbers of flows; 1, and for some frames 1000 and a million, if absent
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    flows: Vec<u64>,
+    /// Numbers of peers; 1, and for some frames 1000, if absent
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    peers: Vec<usize>,
+    /// Also measure 1 to N engines at once, each on a core of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..))]
+    workers: u8,
+    /// Frames that the engine gets in one call; the daemon gives 8
+    #[arg(long, value_name = "FRAMES", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    batch: u16,
+    #[command(flatten)]
+    common: Common,
+}
+
+/// Measures the cipher alone.
+pub fn aead(args: AeadArgs) -> anyhow::Result<()> {
+    let common = args.common;
+    let report = patronus_bench::aead::aead(&AeadOptions {
+        sizes: args.sizes,
+        core: common.core,
+        trials: common.trials.into(),
+        seconds: common.seconds,
+        quick: common.quick,
+        command: command_line(),
+    })?;
+    finish(&report, common)
+}
+
+/// Measures the engine in memory.
+pub fn engine(args: EngineArgs) -> anyhow::Result<()> {
+    let common = args.common;
+    let report = patronus_bench::engine::engine(&EngineOptions {
+        shapes: args.frames,
+        flows: args.flows,
+        peers: args.peers,
+        workers: args.workers.into(),
+        batch: args.batch.into(),
+        core: common.core,
+        trials: common.trials.into(),
+        seconds: common.seconds,
+        quick: common.quick,
+        command: command_line(),
+    })?;
+    finish(&report, common)
+}
+
+fn finish(report: &Report, common: Common) -> anyhow::Result<()> {
+    let destination = Destination {
+        json: common.json,
+        out: common.out,
+    };
+    publish(report, &destination)?;
+    if common.gate && report.verdict.outcome == Outcome::Miss {
+        let missed: Vec<String> = report
+            .verdict
+            .checks
+            .iter()
+            .filter(|check| !check.holds)
+            .map(describe)
+            .collect();
+        anyhow::bail!("targets missed: {}", missed.join(", "));
+    }
+    Ok(())
+}
+
+fn describe(check: &Check) -> String {
+    let target = check.at_least.unwrap_or_default();
+    format!("{} = {:.3}, wanted {target}", check.name, check.value)
+}
+
+fn command_line() -> String {
+    let args = std::env::args().skip(1);
+    std::iter::once("patronus".to_owned())
+        .chain(args)
+        .collect::<Vec<_>>()
+        .join(" ")
+}

@@ -1,0 +1,92 @@
+//! `patronus bench throughput` and `patronus bench handshakes`: from the command line to the lab and back.
+
+use clap::Args;
+use patronus_lab::throughput::SIZES;
+use patronus_lab::{HandshakesOptions, ThroughputOptions};
+
+use crate::verbs::{peers, this_binary};
+
+/// The command line of `bench throughput`.
+#[derive(Debug, Args)]
+pub struct ThroughputArgs {
+    /// Inner packet sizes in bytes, or imix
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_values = SIZES)]
+    sizes: Vec<String>,
+    /// Searches for the no-drop rate per size; the median counts
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=100))]
+    trials: u16,
+    /// Length of each trial in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Programs to measure beside Patronus, as for `bench compare`
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    peers: Vec<String>,
+    /// Where a program is, if not on PATH
+    #[arg(long, value_name = "NAME=PATH")]
+    peer_path: Vec<String>,
+    /// Trials as long as RFC 2544 asks: 60 s, and 120 s for the delay
+    #[arg(long, conflicts_with_all = ["quick", "seconds"])]
+    full: bool,
+    /// Some seconds, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// The command line of `bench handshakes`.
+#[derive(Debug, Args)]
+pub struct HandshakesArgs {
+    /// Initiators, each a peer of the gateway
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    initiators: u32,
+    /// Length of each measurement in seconds
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
+    seconds: u64,
+    /// Initiations a second in a flood
+    #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=5_000_000))]
+    flood_pps: u32,
+    /// Some seconds, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Measures one gateway against a crowd, and two under a flood.
+pub fn handshakes(args: &HandshakesArgs) -> anyhow::Result<()> {
+    let report = patronus_lab::handshakes(&HandshakesOptions {
+        initiators: args.initiators as usize,
+        seconds: args.seconds as f64,
+        flood_pps: f64::from(args.flood_pps),
+        quick: args.quick,
+        json: args.json,
+        binary: this_binary()?,
+    })?;
+    anyhow::ensure!(
+        report.is_balanced(),
+        "a gateway does not account for every packet; see `balance` above"
+    );
+    Ok(())
+}
+
+/// Measures two gateways in namespaces.
+pub fn throughput(args: ThroughputArgs) -> anyhow::Result<()> {
+    let report = patronus_lab::throughput(&ThroughputOptions {
+        peers: peers(args.peers, &args.peer_path)?,
+        sizes: args.sizes,
+        trials: args.trials.into(),
+        seconds: args.seconds,
+        full: args.full,
+        quick: args.quick,
+        json: args.json,
+        binary: this_binary()?,
+    })?;
+    anyhow::ensure!(
+        report.is_balanced(),
+        "a gateway does not account for every packet; see `balance` above"
+    );
+    Ok(())
+}
