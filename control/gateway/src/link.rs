@@ -82,7 +82,9 @@ impl Link {
             .up()
             .build();
         let done = self.handle.link().set(message).execute().await;
-        done.map_err(|why| self.refused(format!("set MTU {mtu} and bring the link up"), &why, None))?;
+        done.map_err(|why| {
+            self.refused(format!("set MTU {mtu} and bring the link up"), &why, None)
+        })?;
         self.mtu = Some(mtu);
         Ok(())
     }
@@ -121,17 +123,14 @@ impl Link {
                 .handle
                 .address()
                 .add(self.index, new.addr(), new.prefix_len());
-            request
-                .execute()
-                .await
-                .map_err(|why| {
-                    let fix = (errno_of(&why) == Some(EACCES) && new.addr().is_ipv6()).then(|| {
-                        "; IPv6 is switched off: `sysctl -w net.ipv6.conf.all.disable_ipv6=0 \
+            request.execute().await.map_err(|why| {
+                let fix = (errno_of(&why) == Some(EACCES) && new.addr().is_ipv6()).then(|| {
+                    "; IPv6 is switched off: `sysctl -w net.ipv6.conf.all.disable_ipv6=0 \
                          net.ipv6.conf.default.disable_ipv6=0`"
-                            .to_owned()
-                    });
-                    self.refused(format!("add address {new}"), &why, fix)
-                })?;
+                        .to_owned()
+                });
+                self.refused(format!("add address {new}"), &why, fix)
+            })?;
             self.addresses.insert(*new);
         }
         Ok(())

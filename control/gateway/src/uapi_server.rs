@@ -169,7 +169,9 @@ async fn converse(mut stream: UnixStream, calls: mpsc::Sender<Call>) -> io::Resu
             Heard::Nothing => return Ok(()),
             Heard::Fragment(why) => {
                 tracing::warn!(error = why, "control request refused");
-                return stream.write_all(errno_text(errno::INVALID).as_bytes()).await;
+                return stream
+                    .write_all(errno_text(errno::INVALID).as_bytes())
+                    .await;
             }
         };
         let request = Request::parse(&String::from_utf8_lossy(&buffer[..end]));
@@ -221,11 +223,19 @@ async fn read_request(stream: &mut UnixStream, buffer: &mut Vec<u8>) -> io::Resu
         match (read, buffer.is_empty()) {
             (Ok(read), empty) => match (read?, empty) {
                 (0, true) => return Ok(Heard::Nothing),
-                (0, false) => return Ok(Heard::Fragment("the client left in the middle of a request")),
+                (0, false) => {
+                    return Ok(Heard::Fragment(
+                        "the client left in the middle of a request",
+                    ));
+                }
                 (_, _) => {}
             },
             (Err(_), true) => return Ok(Heard::Nothing),
-            (Err(_), false) => return Ok(Heard::Fragment("a client stopped in the middle of a request")),
+            (Err(_), false) => {
+                return Ok(Heard::Fragment(
+                    "a client stopped in the middle of a request",
+                ));
+            }
         }
     }
 }

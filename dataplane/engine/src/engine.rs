@@ -12,8 +12,8 @@ use patronus_tunnel::lanes::{Control, Lane, Negotiation};
 use patronus_tunnel::peer::TIMER_INTERVAL;
 
 use crate::counters::{Counters, DropReason, PublishedCounters};
-use crate::lanes::{self, Role};
 use crate::flow_table::{FlowTable, FlowWriter};
+use crate::lanes::{self, Role};
 use crate::peers::{PeerSet, Slot};
 use crate::pipeline::{self, Flight};
 use crate::snapshot::{PeerId, PeerSpec, Snapshot};
@@ -421,7 +421,8 @@ impl Engine {
                     Role::Main(_) => spec.worker != self.config.worker,
                     Role::Lane(lane) => {
                         let agreed = spec.lane_of(self.config.worker);
-                        identity_changed || agreed.is_none_or(|agreed| agreed.lane != lane.spec.lane)
+                        identity_changed
+                            || agreed.is_none_or(|agreed| agreed.lane != lane.spec.lane)
                     }
                 })
             })

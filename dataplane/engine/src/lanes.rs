@@ -83,7 +83,11 @@ pub(crate) fn apply(engine: &mut Engine, spec: &Arc<PeerSpec>, lane: &LaneSpec, 
         }
         return;
     }
-    let role = Role::Lane(Lane::new(lane, spec, &engine.snapshot.identity().public_key()));
+    let role = Role::Lane(Lane::new(
+        lane,
+        spec,
+        &engine.snapshot.identity().public_key(),
+    ));
     if let Some(slot) = engine.peers.insert(&identity, spec.clone(), role, now) {
         connect(engine, slot);
     }
@@ -92,9 +96,15 @@ pub(crate) fn apply(engine: &mut Engine, spec: &Arc<PeerSpec>, lane: &LaneSpec, 
 /// Whether this worker's lane to the peer carries packets at the moment. Asks for a handshake where it does not.
 #[inline]
 pub(crate) fn carries(engine: &mut Engine, id: PeerId, now: Instant) -> bool {
-    let Some(slot) = engine.peers.slot_of(id) else { return false };
-    let Some(peer) = engine.peers.get_mut(slot) else { return false };
-    let Role::Lane(lane) = &peer.role else { return true };
+    let Some(slot) = engine.peers.slot_of(id) else {
+        return false;
+    };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return false;
+    };
+    let Role::Lane(lane) = &peer.role else {
+        return true;
+    };
     if !peer.tunnel.has_session() {
         connect(engine, slot);
         return false;
@@ -104,8 +114,12 @@ pub(crate) fn carries(engine: &mut Engine, id: PeerId, now: Instant) -> bool {
 
 /// Asks for a handshake of a lane whose other end is known.
 fn connect(engine: &mut Engine, slot: Slot) {
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
-    let Role::Lane(lane) = &mut peer.role else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    let Role::Lane(lane) = &mut peer.role else {
+        return;
+    };
     if peer.endpoint.is_some() && !lane.is_connecting {
         lane.is_connecting = true;
         engine.connect.push_back(slot);
@@ -122,7 +136,9 @@ pub(crate) fn heard(role: &mut Role) {
 
 /// What the timer does beside the tunnel's own business: offers lanes, and follows lane 0 to a new address.
 pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     match &mut peer.role {
         Role::Main(negotiation) => {
             let is_due = negotiation.next_offer().is_some_and(|at| at <= now);
@@ -148,7 +164,9 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
 
 fn offer(engine: &mut Engine, slot: Slot, now: Instant) {
     let ours = own_lanes(engine);
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     if let Role::Main(negotiation) = &mut peer.role
         && let Some(offer) = negotiation.offer(&ours, now)
     {
@@ -159,7 +177,9 @@ fn offer(engine: &mut Engine, slot: Slot, now: Instant) {
 /// A handshake completed.
 pub(crate) fn on_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
     let offers = engine.snapshot.has_lanes();
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     match &mut peer.role {
         Role::Main(negotiation) if offers => negotiation.begin(!peer.spec.lanes.is_empty(), now),
         Role::Main(_) => {}
@@ -177,7 +197,9 @@ pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize) {
     }
     let message = Control::parse(plaintext);
     let ours = own_lanes(engine);
-    let Some(peer) = engine.peers.get_mut(slot) else { return };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
     let (Ok(message), Role::Main(negotiation)) = (message, &mut peer.role) else {
         engine.counters.drop(DropReason::ControlMalformed, 1);
         return;
@@ -190,19 +212,31 @@ pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize) {
     }
     if let Some(lanes) = outcome.agreed {
         let workers = other_workers(engine);
-        engine.event(Event::LanesAgreed(id, workers.into_iter().zip(lanes).collect()));
+        engine.event(Event::LanesAgreed(
+            id,
+            workers.into_iter().zip(lanes).collect(),
+        ));
     }
 }
 
 /// Sends control messages, as far as there is room.
 pub(crate) fn flush_control(engine: &mut Engine, now: Instant) {
     while engine.udp_out.has_room(1, CONTROL_LEN_MAX + DATA_OVERHEAD) {
-        let Some((slot, message)) = engine.control_out.pop_front() else { return };
-        let Some(peer) = engine.peers.get_mut(slot) else { continue };
-        let Some(endpoint) = peer.endpoint else { continue };
+        let Some((slot, message)) = engine.control_out.pop_front() else {
+            return;
+        };
+        let Some(peer) = engine.peers.get_mut(slot) else {
+            continue;
+        };
+        let Some(endpoint) = peer.endpoint else {
+            continue;
+        };
         let mut plaintext = [0; CONTROL_LEN_MAX];
         let len = message.write(&mut plaintext).next_multiple_of(16);
-        if let Some(len) = peer.tunnel.seal(&plaintext[..len], engine.udp_out.room(), now) {
+        if let Some(len) = peer
+            .tunnel
+            .seal(&plaintext[..len], engine.udp_out.room(), now)
+        {
             engine.udp_out.commit_own(len, &endpoint);
             engine.peers.count(slot, 0, len as u64);
         }
@@ -214,14 +248,18 @@ pub(crate) fn identity_of<'a>(engine: &'a Engine, role: &Role) -> &'a Arc<Identi
     let site = engine.snapshot.identity();
     match role {
         Role::Main(_) => site,
-        Role::Lane(_) => engine.snapshot.lane_identity(engine.config.worker).unwrap_or(site),
+        Role::Lane(_) => engine
+            .snapshot
+            .lane_identity(engine.config.worker)
+            .unwrap_or(site),
     }
 }
 
 /// The workers that lanes are paired with, in order: all but the one that owns lane 0, which is this one.
 fn other_workers(engine: &Engine) -> Vec<WorkerId> {
     let all = (0..engine.config.workers).map(|worker| WorkerId(worker as u8));
-    all.filter(|worker| *worker != engine.config.worker).collect()
+    all.filter(|worker| *worker != engine.config.worker)
+        .collect()
 }
 
 /// The keys of this site's lanes as the owner of lane 0 offers them; none where lanes are off.
@@ -229,6 +267,8 @@ fn own_lanes(engine: &Engine) -> Vec<PublicKey> {
     if !engine.snapshot.has_lanes() {
         return Vec::new();
     }
-    let keys = other_workers(engine).into_iter().filter_map(|worker| engine.snapshot.lane_identity(worker));
+    let keys = other_workers(engine)
+        .into_iter()
+        .filter_map(|worker| engine.snapshot.lane_identity(worker));
     keys.map(|identity| identity.public_key()).collect()
 }

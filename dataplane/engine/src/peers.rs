@@ -214,7 +214,13 @@ impl PeerSet {
     }
 }
 
-fn tunnel_of(identity: &Identity, spec: &PeerSpec, role: &Role, index: PeerIndex, now: Instant) -> Peer {
+fn tunnel_of(
+    identity: &Identity,
+    spec: &PeerSpec,
+    role: &Role,
+    index: PeerIndex,
+    now: Instant,
+) -> Peer {
     match role {
         Role::Main(_) => Peer::new(
             identity,
@@ -226,7 +232,14 @@ fn tunnel_of(identity: &Identity, spec: &PeerSpec, role: &Role, index: PeerIndex
         ),
         Role::Lane(lane) => {
             let agreed = &lane.spec.lane;
-            Peer::new(identity, &agreed.remote, Some(&agreed.preshared_key), None, index, now)
+            Peer::new(
+                identity,
+                &agreed.remote,
+                Some(&agreed.preshared_key),
+                None,
+                index,
+                now,
+            )
         }
     }
 }

@@ -433,9 +433,17 @@ fn session(
 }
 
 /// Asks the gate of `identity` about a handshake message; where it says no, the message has ended.
-fn admitted(engine: &mut Engine, identity: &Identity, datagram: &[u8], endpoint: &Endpoint) -> bool {
+fn admitted(
+    engine: &mut Engine,
+    identity: &Identity,
+    datagram: &[u8],
+    endpoint: &Endpoint,
+) -> bool {
     let source = endpoint.remote.ip();
-    match identity.gate().admit(source, datagram, engine.udp_out.room()) {
+    match identity
+        .gate()
+        .admit(source, datagram, engine.udp_out.room())
+    {
         Admission::Pass => return true,
         Admission::BadMac => engine.counters.drop(DropReason::HandshakeBadMac, 1),
         Admission::LowOrder => engine.counters.drop(DropReason::HandshakeLowOrder, 1),
@@ -455,7 +463,10 @@ fn addressed_lane(engine: &Engine, datagram: &[u8]) -> Option<WorkerId> {
     }
     let lanes = engine.snapshot.lane_identities();
     let fits = |identity: &Arc<Identity>| identity.gate().is_addressed(datagram);
-    lanes.iter().position(fits).map(|worker| WorkerId(worker as u8))
+    lanes
+        .iter()
+        .position(fits)
+        .map(|worker| WorkerId(worker as u8))
 }
 
 /// An initiation: the only message that names its peer by key. Whichever worker gets it finds the owner.
@@ -470,7 +481,10 @@ fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: In
     }
     let claimed = identity.claimed_initiator(datagram);
     let owner = claimed.and_then(|key| match lane {
-        None => engine.snapshot.peer_by_key(&key).map(|spec| (spec.id, spec.worker)),
+        None => engine
+            .snapshot
+            .peer_by_key(&key)
+            .map(|spec| (spec.id, spec.worker)),
         Some(worker) => {
             let spec = engine.snapshot.peer_by_lane_key(&key)?;
             let is_paired = spec.lane_of(worker)?.lane.remote == key;
@@ -498,7 +512,9 @@ fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: In
 
 /// An answer to an initiation of ours, for the tunnel that its index names.
 fn response(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
-    let Some(peer) = engine.peers.get(slot) else { return };
+    let Some(peer) = engine.peers.get(slot) else {
+        return;
+    };
     let identity = lanes::identity_of(engine, &peer.role).clone();
     if admitted(engine, &identity, datagram, endpoint) {
         handshake(engine, slot, datagram, endpoint, now);
@@ -552,7 +568,9 @@ fn data(
         .tunnel
         .open(datagram, counter, engine.tun_out.room(), now);
     match opened {
-        Err(Refused::InnerMalformed) => lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD),
+        Err(Refused::InnerMalformed) => {
+            lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD)
+        }
         Err(refused) => {
             engine.counters.drop(reason_of(refused), 1);
             return;

@@ -361,11 +361,15 @@ impl Net {
     /// What control does with lanes that were agreed.
     fn take_lanes(&mut self, id: SiteId) {
         let events = std::mem::take(&mut self.sites[id.0].events);
-        let (agreed, others) = events.into_iter().partition(|event| matches!(event, Event::LanesAgreed(..)));
+        let (agreed, others) = events
+            .into_iter()
+            .partition(|event| matches!(event, Event::LanesAgreed(..)));
         self.sites[id.0].events = others;
         let agreed: Vec<Event> = agreed;
         for event in agreed {
-            let Event::LanesAgreed(peer, lanes) = event else { continue };
+            let Event::LanesAgreed(peer, lanes) = event else {
+                continue;
+            };
             let lanes = lanes.into_iter().map(|(worker, lane)| LaneSpec {
                 worker,
                 lane,
@@ -394,7 +398,11 @@ impl Net {
         {
             train.extend(self.wire.pop().map(|delivery| delivery.bytes));
         }
-        match self.sites.iter().position(|site| site.door_at(to).is_some()) {
+        match self
+            .sites
+            .iter()
+            .position(|site| site.door_at(to).is_some())
+        {
             Some(site) if self.sites[site].is_up => self.receive(SiteId(site), from, to, &train),
             Some(_) => {}
             None => self.outside.entry(to).or_default().extend(train),
@@ -486,7 +494,10 @@ impl Net {
 
     fn transmit(&mut self, site: SiteId, from: SocketAddr, endpoint: Endpoint, bytes: Vec<u8>) {
         let to = endpoint.remote;
-        let target = self.sites.iter().position(|other| other.door_at(to).is_some());
+        let target = self
+            .sites
+            .iter()
+            .position(|other| other.door_at(to).is_some());
         let between = target.and_then(|target| self.links.get(&(site, SiteId(target))));
         let link = *between.unwrap_or(&self.link);
         let is_lost = !(link.filter)(&bytes) || self.dice.chance(link.loss);

@@ -70,12 +70,22 @@ impl PeerSpec {
 
     /// Bytes of UDP payload received from the peer on all lanes.
     pub fn rx_bytes(&self) -> u64 {
-        self.stats.rx_bytes() + self.lanes.iter().map(|lane| lane.stats.rx_bytes()).sum::<u64>()
+        self.stats.rx_bytes()
+            + self
+                .lanes
+                .iter()
+                .map(|lane| lane.stats.rx_bytes())
+                .sum::<u64>()
     }
 
     /// Bytes of UDP payload sent to the peer on all lanes.
     pub fn tx_bytes(&self) -> u64 {
-        self.stats.tx_bytes() + self.lanes.iter().map(|lane| lane.stats.tx_bytes()).sum::<u64>()
+        self.stats.tx_bytes()
+            + self
+                .lanes
+                .iter()
+                .map(|lane| lane.stats.tx_bytes())
+                .sum::<u64>()
     }
 }
 

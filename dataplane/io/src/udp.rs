@@ -7,8 +7,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use patronus_packet::{Door, UdpFrame};
 use patronus_packet::batch::{TrainLimits, UdpBatch};
+use patronus_packet::{Door, UdpFrame};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::KernelVersion;
@@ -258,6 +258,11 @@ impl UdpSocket {
     /// How large the caller should make trains: one datagram each while GSO is off.
     pub fn max_train(&self) -> TrainLimits {
         self.sender.max_train()
+    }
+
+    /// Which of the worker's ports this is.
+    pub fn door(&self) -> Door {
+        self.options.door
     }
 
     /// The address it is bound to, with the port that the kernel chose where 0 was asked for.

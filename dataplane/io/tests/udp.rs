@@ -156,7 +156,7 @@ fn a_packet_leaves_from_the_local_address_of_its_endpoint() {
                 let endpoint = Endpoint {
                     remote: receiver.local_addr(),
                     local: Some(source),
- door: Door::Listen,
+                    door: Door::Listen,
                 };
                 let (batch, _) = batch(sender.max_train(), &[(endpoint, &[700, 700, 7])]);
                 let report = sender.send(&batch);
@@ -185,7 +185,7 @@ fn an_address_that_is_gone_does_not_stop_traffic_nor_gso() {
                 let endpoint = Endpoint {
                     remote: receiver.local_addr(),
                     local: Some(gone.parse().unwrap()),
- door: Door::Listen,
+                    door: Door::Listen,
                 };
                 let gso = sender.offload().gso;
                 let (batch, payloads) = batch(sender.max_train(), &[(endpoint, &[700, 700, 7])]);

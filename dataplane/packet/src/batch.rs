@@ -423,7 +423,7 @@ mod tests {
         commit(&mut batch, 0, 101, 2);
         let sticky = Endpoint {
             local: Some([192, 0, 2, 9].into()),
- door: Door::Listen,
+            door: Door::Listen,
             ..endpoint(2)
         };
         batch.commit(101, &sticky);

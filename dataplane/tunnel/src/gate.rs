@@ -40,7 +40,11 @@ impl Identity {
             never_loaded: Arc::new(RateLimiter::new(&public, u64::MAX)),
             gate: Gate {
                 limiter: RateLimiter::new(&public, handshakes_per_s),
-                mac1_key: Blake2s256::new().chain_update(b"mac1----").chain_update(public.as_bytes()).finalize().into(),
+                mac1_key: Blake2s256::new()
+                    .chain_update(b"mac1----")
+                    .chain_update(public.as_bytes())
+                    .finalize()
+                    .into(),
             },
             secret,
             public,

@@ -6,7 +6,11 @@ use super::*;
 use crate::sim::Captured;
 
 fn options(workers: usize, lanes: bool) -> SiteOptions {
-    SiteOptions { workers, lanes, ..SiteOptions::default() }
+    SiteOptions {
+        workers,
+        lanes,
+        ..SiteOptions::default()
+    }
 }
 
 fn two_sites(a: SiteOptions, b: SiteOptions) -> Net {
@@ -27,7 +31,9 @@ fn send(net: &mut Net, from: SiteId, to: SiteId, worker: usize, text: &[u8]) -> 
     let sent: Vec<Captured> = net.take_captured();
     net.settle();
     assert_eq!(net.take_delivered(to), [packet], "worker {worker}");
-    sent.into_iter().filter(|datagram| datagram.bytes.len() > DATA_OVERHEAD).collect()
+    sent.into_iter()
+        .filter(|datagram| datagram.bytes.len() > DATA_OVERHEAD)
+        .collect()
 }
 
 #[test]
@@ -45,9 +51,16 @@ fn every_worker_sends_on_a_lane_of_its_own_and_hands_nothing_on() {
             assert_eq!((index >> 8) as u8 as usize, worker);
         }
         ports.dedup();
-        assert_eq!(ports.len(), 3, "each lane is an outer flow of its own: {ports:?}");
+        assert_eq!(
+            ports.len(),
+            3,
+            "each lane is an outer flow of its own: {ports:?}"
+        );
         assert_eq!(net.site(from).counters().handed_out, before);
-        assert_eq!(net.site(to).counters().handed_out, net.site(to).counters().handed_in);
+        assert_eq!(
+            net.site(to).counters().handed_out,
+            net.site(to).counters().handed_in
+        );
     }
 }
 
@@ -66,7 +79,10 @@ fn sites_with_different_numbers_of_workers_pair_as_many_as_both_have() {
 
 #[test]
 fn a_peer_without_lanes_keeps_its_one_session_and_is_left_alone() {
-    for (a, b) in [(options(2, true), options(1, true)), (options(2, true), options(2, false))] {
+    for (a, b) in [
+        (options(2, true), options(1, true)),
+        (options(2, true), options(2, false)),
+    ] {
         let mut net = two_sites(a, b);
         for worker in 0..2 {
             let before = net.site(A).counters().handed_out;
@@ -99,7 +115,13 @@ fn a_stock_peer_drops_the_offer_and_carries_on() {
         1,
         None,
     );
-    net.add_peer(a, PeerSpec { allowed_ips: crate::sim::prefixes_of(SiteId(5)), ..spec });
+    net.add_peer(
+        a,
+        PeerSpec {
+            allowed_ips: crate::sim::prefixes_of(SiteId(5)),
+            ..spec
+        },
+    );
     let mut out = vec![0; 2048];
     let mut offers = 0;
     for _ in 0..40 {
@@ -115,8 +137,16 @@ fn a_stock_peer_drops_the_offer_and_carries_on() {
             }
         }
     }
-    assert_eq!(offers, patronus_tunnel::lanes::OFFERS_MAX, "a stock peer refuses what is no IP packet");
-    let packet = Packet { dst: IpAddr::from([10, 5, 0, 1]), ..Packet::udp(A, B, b"still here") }.build();
+    assert_eq!(
+        offers,
+        patronus_tunnel::lanes::OFFERS_MAX,
+        "a stock peer refuses what is no IP packet"
+    );
+    let packet = Packet {
+        dst: IpAddr::from([10, 5, 0, 1]),
+        ..Packet::udp(A, B, b"still here")
+    }
+    .build();
     net.send(a, 1, &packet);
     let sealed = net.take_outside(addr).pop().or_else(|| {
         net.settle();
@@ -130,13 +160,21 @@ fn a_stock_peer_drops_the_offer_and_carries_on() {
 fn a_site_that_restarts_gets_its_lanes_again() {
     for restarted in [A, B] {
         let mut net = two_sites(options(2, true), options(2, true));
-        net.edit_peer(restarted, crate::sim::peer_id(SiteId(1 - restarted.0)), |spec| spec.lanes.clear());
+        net.edit_peer(
+            restarted,
+            crate::sim::peer_id(SiteId(1 - restarted.0)),
+            |spec| spec.lanes.clear(),
+        );
         net.restart(restarted);
         net.run_for(Duration::from_secs(5));
         for (from, to) in [(A, B), (B, A)] {
             let before = net.site(from).counters().handed_out;
             send(&mut net, from, to, 1, b"again");
-            assert_eq!(net.site(from).counters().handed_out, before, "{restarted:?} restarted");
+            assert_eq!(
+                net.site(from).counters().handed_out,
+                before,
+                "{restarted:?} restarted"
+            );
         }
     }
 }
@@ -146,7 +184,10 @@ fn control_messages_survive_loss() {
     for seed in 0..20 {
         let mut net = Net::new(seed);
         net.link.loss = 0.3;
-        let (a, b) = (net.add_site(options(2, true)), net.add_site(options(2, true)));
+        let (a, b) = (
+            net.add_site(options(2, true)),
+            net.add_site(options(2, true)),
+        );
         net.connect(a, b);
         net.run_for(Duration::from_secs(30));
         net.link.loss = 0.0;
@@ -161,7 +202,10 @@ fn control_messages_survive_loss() {
         let arrived = net.take_delivered(b).len();
         // Without mocked clock no handshake is repeated: a lost one leaves both sides without a session.
         let handshakes = net.site(a).counters().handshakes;
-        assert!(arrived == 2 || handshakes == 0, "seed {seed}: {arrived} arrived, {handshakes} handshakes");
+        assert!(
+            arrived == 2 || handshakes == 0,
+            "seed {seed}: {arrived} arrived, {handshakes} handshakes"
+        );
     }
 }
 
@@ -173,7 +217,11 @@ fn garbage_behind_the_magic_is_counted_and_changes_nothing() {
     // A site whose messages are of another version: the peer's own tunnel seals what we make up.
     let mut plaintext = [0u8; 64];
     plaintext[..6].copy_from_slice(&[0, b'P', b'a', b't', 9, 9]);
-    let datagram = net.site_mut(A).engine_mut(0).seal_for_test(crate::sim::peer_id(B), &plaintext).unwrap();
+    let datagram = net
+        .site_mut(A)
+        .engine_mut(0)
+        .seal_for_test(crate::sim::peer_id(B), &plaintext)
+        .unwrap();
     let from = net.site(A).outer();
     let before = net.site(B).counters();
     net.inject(from, B, &datagram);

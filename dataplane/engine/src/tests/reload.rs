@@ -209,7 +209,7 @@ fn learned(remote: SocketAddr) -> Endpoint {
     Endpoint {
         remote,
         local: Some([192, 0, 2, 1].into()),
- door: Door::Listen,
+        door: Door::Listen,
     }
 }
 
