@@ -474,6 +474,7 @@ fn peer(
         keepalive: None,
         worker: WorkerId(0),
         stats: Arc::new(PeerStats::default()),
+        lanes: Vec::new(),
     }
 }
 

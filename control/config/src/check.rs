@@ -177,6 +177,7 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
         pinning: check_pinning(raw.pin, raw.cpus, report),
         flow_slots: flow_slots.unwrap_or_default(),
         offload: offload.unwrap_or_default(),
+        lanes: raw.lanes.is_none_or(|lanes| lanes.value),
         spin: spin.unwrap_or_default(),
         socket_buffer: socket_buffer
             .and_then(SocketBuffer::from_kib)

@@ -43,7 +43,7 @@ pub struct Site {
 }
 
 /// `[dataplane]`
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dataplane {
     /// Packet workers; `None` is one per allowed core.
     pub workers: Option<WorkerCount>,
@@ -53,10 +53,26 @@ pub struct Dataplane {
     pub flow_slots: FlowSlots,
     /// The best offload level that is tried.
     pub offload: OffloadLimit,
+    /// Whether workers open lanes with other Patronus sites.
+    pub lanes: bool,
     /// How long an idle worker spins before it sleeps.
     pub spin: SpinTime,
     /// Send and receive buffer of each uplink socket.
     pub socket_buffer: SocketBuffer,
+}
+
+impl Default for Dataplane {
+    fn default() -> Self {
+        Self {
+            workers: None,
+            pinning: Pinning::default(),
+            flow_slots: FlowSlots::default(),
+            offload: OffloadLimit::default(),
+            lanes: true,
+            spin: SpinTime::default(),
+            socket_buffer: SocketBuffer::default(),
+        }
+    }
 }
 
 /// `[[uplink]]`

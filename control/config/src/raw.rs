@@ -58,6 +58,7 @@ pub(crate) struct RawDataplane {
     pub(crate) pin: Maybe<bool>,
     pub(crate) flow_slots: Maybe<i64>,
     pub(crate) offload: Maybe<String>,
+    pub(crate) lanes: Maybe<bool>,
     pub(crate) spin_us: Maybe<i64>,
     pub(crate) socket_buffer_kib: Maybe<i64>,
 }
@@ -139,6 +140,7 @@ fn read_dataplane(mut section: Section<'_, '_, '_>) -> RawDataplane {
         pin: section.boolean("pin"),
         flow_slots: section.integer("flow_slots"),
         offload: section.string("offload"),
+        lanes: section.boolean("lanes"),
         spin_us: section.integer("spin_us"),
         socket_buffer_kib: section.integer("socket_buffer_kib"),
     }
@@ -494,6 +496,7 @@ const DATAPLANE: Schema = Schema {
         ("pin", "true"),
         ("flow_slots", "65536"),
         ("offload", "\"auto\""),
+        ("lanes", "true"),
         ("spin_us", "20"),
         ("socket_buffer_kib", "4096"),
     ],

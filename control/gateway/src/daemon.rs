@@ -105,6 +105,9 @@ impl Daemon {
         let epoch = Instant::now();
         let mtu = usize::from(config.site.mtu.bytes());
         let mut registry = Registry::new(config.site.private_key.clone(), mtu, workers, epoch);
+        if startup::has_lanes(&config, workers) {
+            registry = registry.with_lanes();
+        }
         registry.set_peers(config.peers.clone());
         let names = registry.names_to_resolve(epoch);
         resolve(&mut registry, names).await;
@@ -247,7 +250,7 @@ impl Daemon {
                 }
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
-                    self.log_events();
+                    self.take_events();
                     self.check_interface()?;
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
@@ -450,7 +453,8 @@ impl Daemon {
     fn device_text(&self) -> zeroize::Zeroizing<String> {
         let unix_epoch_offset = self.unix_time_of_epoch();
         let peers = self.registry.peers().iter().map(|peer| {
-            let stats = self.registry.spec(&peer.public_key).map(|spec| &spec.stats);
+            let spec = self.registry.spec(&peer.public_key);
+            let stats = spec.map(|spec| &spec.stats);
             PeerState {
                 public_key: peer.public_key,
                 preshared_key: peer.preshared_key.as_ref(),
@@ -460,8 +464,8 @@ impl Daemon {
                 last_handshake: stats
                     .and_then(|stats| stats.last_handshake())
                     .map(|at| unix_epoch_offset + at),
-                tx_bytes: stats.map_or(0, |stats| stats.tx_bytes()),
-                rx_bytes: stats.map_or(0, |stats| stats.rx_bytes()),
+                tx_bytes: spec.map_or(0, |spec| spec.tx_bytes()),
+                rx_bytes: spec.map_or(0, |spec| spec.rx_bytes()),
                 keepalive: peer.keepalive,
                 allowed_ips: &peer.allowed_ips,
             }
@@ -507,8 +511,10 @@ impl Daemon {
         }
     }
 
-    fn log_events(&mut self) {
-        for event in self.events.try_iter() {
+    fn take_events(&mut self) {
+        let mut lanes_changed = false;
+        let events: Vec<Event> = self.events.try_iter().collect();
+        for event in events {
             let name = |id| self.name_of(id);
             match event {
                 Event::HandshakeCompleted(id) => {
@@ -518,6 +524,10 @@ impl Daemon {
                     tracing::info!(peer = name(id), "peer has a new address");
                     tracing::debug!(peer = name(id), addr = %endpoint.remote, "the new address");
                 }
+                Event::LanesAgreed(id, lanes) => {
+                    tracing::debug!(peer = name(id), lanes = lanes.len(), "lanes agreed");
+                    lanes_changed |= self.registry.set_lanes(id, lanes);
+                }
                 Event::HandshakeTimeout(id) => {
                     tracing::warn!(
                         peer = name(id),
@@ -525,6 +535,9 @@ impl Daemon {
                     );
                 }
             }
+        }
+        if lanes_changed {
+            self.publish();
         }
     }
 

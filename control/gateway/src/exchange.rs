@@ -24,24 +24,35 @@ pub enum Order {
     Mark(Option<u32>),
 }
 
-/// A worker's sockets on the uplink; at least one family.
+/// A worker's sockets on the uplink: per address family one on the port that the site listens on, and one of the
+/// worker's own where lanes are on.
 #[derive(Debug, Default)]
-pub struct Sockets {
-    /// IPv4.
-    pub v4: Option<UdpSocket>,
-    /// IPv6.
-    pub v6: Option<UdpSocket>,
-}
+pub struct Sockets(Vec<UdpSocket>);
 
 impl Sockets {
+    /// Adds a socket.
+    pub fn push(&mut self, socket: UdpSocket) {
+        self.0.push(socket);
+    }
+
+    /// Number of sockets.
+    pub fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The socket with that number, in the order they were added.
+    pub fn get_mut(&mut self, at: usize) -> Option<&mut UdpSocket> {
+        self.0.get_mut(at)
+    }
+
     /// The sockets there are.
     pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut UdpSocket> {
-        self.v4.iter_mut().chain(self.v6.iter_mut())
+        self.0.iter_mut()
     }
 
     /// The sockets there are.
     pub fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.v4.iter().chain(self.v6.iter())
+        self.0.iter()
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
-use patronus_engine::{Generation, PeerId, PeerSpec, Snapshot};
+use patronus_engine::{Generation, LaneSpec, PeerId, PeerSpec, Snapshot};
+use patronus_tunnel::lanes::{Lane, lane_key};
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WorkerId};
 
 /// Handshake messages a second, over all peers, above which strangers have to prove their address with a
@@ -32,6 +33,9 @@ pub struct Registry {
     specs: HashMap<PublicKey, Arc<PeerSpec>>,
     resolved: HashMap<NamedEndpoint, SocketAddr>,
     endpoint_serials: HashMap<PublicKey, u32>,
+    /// The identities of the workers' lanes; none where lanes are off.
+    lane_identities: Vec<Arc<Identity>>,
+    lanes: HashMap<PublicKey, Vec<LaneSpec>>,
 }
 
 impl Registry {
@@ -51,7 +55,40 @@ impl Registry {
             specs: HashMap::new(),
             resolved: HashMap::new(),
             endpoint_serials: HashMap::new(),
+            lane_identities: Vec::new(),
+            lanes: HashMap::new(),
         }
+    }
+
+    /// Switches lanes on: every worker gets an identity of its own.
+    #[must_use]
+    pub fn with_lanes(mut self) -> Self {
+        self.lane_identities = lane_identities(&self.identity, self.workers);
+        self
+    }
+
+    /// Lanes were agreed with a peer. `true` where that changes anything.
+    pub fn set_lanes(&mut self, id: PeerId, lanes: Vec<(WorkerId, Lane)>) -> bool {
+        let Some(spec) = self.specs.values().find(|spec| spec.id == id) else {
+            return false;
+        };
+        let same = |(worker, lane): &(WorkerId, Lane)| {
+            spec.lane_of(*worker).is_some_and(|old| old.lane == *lane)
+        };
+        if spec.lanes.len() == lanes.len() && lanes.iter().all(same) {
+            return false;
+        }
+        let specs = lanes.into_iter().map(|(worker, lane)| LaneSpec {
+            worker,
+            lane,
+            // What the worker counted on its lane before goes on.
+            stats: spec
+                .lane_of(worker)
+                .map(|old| old.stats.clone())
+                .unwrap_or_default(),
+        });
+        self.lanes.insert(spec.public_key, specs.collect());
+        true
     }
 
     /// The gateway's start, from which peers' handshake times count.
@@ -98,6 +135,11 @@ impl Registry {
     pub fn set_private_key(&mut self, key: PrivateKey) {
         if key.public_key() != self.identity.public_key() {
             self.identity = Arc::new(Identity::new(key, HANDSHAKES_PER_S));
+            // They were agreed between the old keys.
+            self.lanes.clear();
+            if !self.lane_identities.is_empty() {
+                self.lane_identities = lane_identities(&self.identity, self.workers);
+            }
         }
     }
 
@@ -131,6 +173,12 @@ impl Registry {
     pub fn compile(&mut self) -> Arc<Snapshot> {
         self.generation.0 += 1;
         self.specs.retain(|key, _| self.peers.by_key(key).is_some());
+        let still = |key: &PublicKey, specs: &HashMap<PublicKey, Arc<PeerSpec>>| {
+            let (spec, peer) = (specs.get(key)?, self.peers.by_key(key)?);
+            (spec.preshared_key == peer.preshared_key).then_some(())
+        };
+        self.lanes
+            .retain(|key, _| still(key, &self.specs).is_some());
         self.endpoint_serials
             .retain(|key, _| self.peers.by_key(key).is_some());
         let mut load = vec![0usize; self.workers];
@@ -152,13 +200,14 @@ impl Registry {
             };
             self.specs.insert(peer.public_key, spec);
         }
-        Arc::new(Snapshot::new(
+        let snapshot = Snapshot::new(
             self.generation,
             self.identity.clone(),
             self.epoch,
             self.mtu,
             self.specs.values().cloned(),
-        ))
+        );
+        Arc::new(snapshot.with_lanes(self.lane_identities.clone()))
     }
 
     fn renewed(&self, old: &Arc<PeerSpec>, peer: &Peer) -> Arc<PeerSpec> {
@@ -167,7 +216,8 @@ impl Registry {
             && new.endpoint == old.endpoint
             && new.endpoint_serial == old.endpoint_serial
             && new.allowed_ips == old.allowed_ips
-            && new.keepalive == old.keepalive;
+            && new.keepalive == old.keepalive
+            && same_lanes(&new.lanes, &old.lanes);
         if same { old.clone() } else { Arc::new(new) }
     }
 
@@ -201,8 +251,25 @@ impl Registry {
                 .map(|keepalive| Duration::from_secs(keepalive.seconds().into())),
             worker,
             stats,
+            lanes: self
+                .lanes
+                .get(&peer.public_key)
+                .cloned()
+                .unwrap_or_default(),
         }
     }
+}
+
+fn lane_identities(identity: &Identity, workers: usize) -> Vec<Arc<Identity>> {
+    let keys = (0..workers).map(|worker| lane_key(identity.private_key(), worker as u8));
+    keys.map(|key| Arc::new(Identity::new(key, HANDSHAKES_PER_S)))
+        .collect()
+}
+
+fn same_lanes(new: &[LaneSpec], old: &[LaneSpec]) -> bool {
+    let same =
+        |(new, old): (&LaneSpec, &LaneSpec)| new.worker == old.worker && new.lane == old.lane;
+    new.len() == old.len() && new.iter().zip(old).all(same)
 }
 
 fn mark(taken: &mut Vec<bool>, id: PeerId) {

@@ -10,6 +10,8 @@ use patronus_io::{
     UdpOptions, UdpSocket, allowed_cores, pick_port, port_is_free, steer,
 };
 
+use patronus_packet::Door;
+
 use crate::exchange::Sockets;
 
 /// Why the gateway cannot start.
@@ -109,11 +111,7 @@ pub fn bind_uplinks(
             Err(error) => return Err(error.into()),
         }
         for worker in &mut sockets {
-            let socket = UdpSocket::bind(addr, &options)?;
-            match ip {
-                IpAddr::V4(_) => worker.v4 = Some(socket),
-                IpAddr::V6(_) => worker.v6 = Some(socket),
-            }
+            worker.push(UdpSocket::bind(addr, &options)?);
         }
         if workers > 1
             && let Some(socket) = sockets[0]
@@ -124,10 +122,31 @@ pub fn bind_uplinks(
             attached.map_err(|source| StartError::Steering { workers, source })?;
         }
     }
+    if has_lanes(config, workers) {
+        let own = UdpOptions {
+            door: Door::Lane,
+            reuse_port: false,
+            ..options
+        };
+        for worker in &mut sockets {
+            let families: Vec<IpAddr> = worker
+                .iter()
+                .map(|socket| socket.local_addr().ip())
+                .collect();
+            for ip in families {
+                worker.push(UdpSocket::bind(SocketAddr::new(ip, 0), &own)?);
+            }
+        }
+    }
     match families {
         0 => Err(StartError::NoFamily),
         _ => Ok(Uplinks { sockets, port }),
     }
+}
+
+/// Whether workers have lanes of their own.
+pub fn has_lanes(config: &Config, workers: usize) -> bool {
+    config.dataplane.lanes && workers > 1
 }
 
 /// The level of offload that runs, and why not a better one.
@@ -153,6 +172,7 @@ fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
     let trains = matches!(offload, OffloadLimit::Auto | OffloadLimit::NoUso);
     let buffer = config.dataplane.socket_buffer.bytes();
     UdpOptions {
+        door: Door::Listen,
         reuse_port: true,
         recv_buffer: buffer,
         send_buffer: buffer,

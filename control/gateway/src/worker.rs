@@ -36,8 +36,8 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 const PANICS_PER_S_MAX: u32 = 100;
 
 const TUN: Token = Token(0);
-const UDP_V4: Token = Token(1);
-const UDP_V6: Token = Token(2);
+/// The first socket's; the others follow.
+const UDP: Token = Token(1);
 
 /// Everything a worker needs to begin.
 pub struct WorkerSeed {
@@ -73,6 +73,8 @@ struct Worker {
     truncated_seen: u64,
     tun_errors_logged: u64,
     tun_attached: bool,
+    /// By token: whether the door may have something to read.
+    ready: Vec<bool>,
 }
 
 /// Starts the worker's thread; it ends with its final counters when the exchange stops.
@@ -109,6 +111,7 @@ fn run(seed: WorkerSeed) -> Counters {
         truncated_seen: 0,
         tun_errors_logged: 0,
         tun_attached: true,
+        ready: Vec::new(),
     };
     worker.register_doors();
     worker.attach_tun();
@@ -148,12 +151,11 @@ impl Worker {
     }
 
     fn register_sockets(&mut self) {
-        for (socket, token) in [(&self.sockets.v4, UDP_V4), (&self.sockets.v6, UDP_V6)] {
-            if let Some(socket) = socket {
-                let registered = self.poller.register(socket.as_fd(), token);
-                self.report_register("UDP socket", registered);
-            }
+        for (at, socket) in self.sockets.iter().enumerate() {
+            let registered = self.poller.register(socket.as_fd(), Token(UDP.0 + at));
+            self.report_register("UDP socket", registered);
         }
+        self.ready = vec![true; UDP.0 + self.sockets.count()];
     }
 
     /// A door that cannot be registered is still read every [`SLEEP_MAX`].
@@ -187,11 +189,13 @@ impl Worker {
             while let Some(buffer) = mailbox.take_returned() {
                 self.engine.recycle(buffer);
             }
+            self.look(Duration::ZERO);
             let mut worked = self.tun_turn(now);
             worked |= self.udp_turn(now);
             worked |= self.handoff_turn(now);
             if self.engine.poll_timeout().is_some_and(|at| at <= now) {
                 self.engine.handle_timeout(now);
+                self.attach_tun();
                 self.drain();
             }
             if worked {
@@ -217,22 +221,48 @@ impl Worker {
         if !mailbox.may_sleep() {
             return;
         }
-        if !exchange.is_stopping()
-            && let Err(error) = self.poller.wait(Some(timeout)).map(drop)
-        {
-            tracing::error!(worker = self.id().0, %error, "cannot wait for packets");
-            std::thread::sleep(Duration::from_millis(10));
+        if !exchange.is_stopping() && !self.look(timeout) {
+            // Nothing came in the longest sleep: look behind every door, in case an edge was missed.
+            self.ready.fill(true);
         }
         mailbox.awake();
+    }
+
+    /// Learns which doors have something to read, waiting for `timeout` at most; answers whether any has.
+    fn look(&mut self, timeout: Duration) -> bool {
+        let id = self.id().0;
+        match self.poller.wait(Some(timeout)) {
+            Ok(events) => {
+                let mut any = false;
+                for event in events {
+                    any = true;
+                    if let Some(ready) = self.ready.get_mut(event.token.0) {
+                        *ready = true;
+                    }
+                }
+                any
+            }
+            Err(error) => {
+                tracing::error!(worker = id, %error, "cannot wait for packets");
+                std::thread::sleep(Duration::from_millis(10));
+                false
+            }
+        }
     }
 
     /// Takes packets from the TUN only while there are tunnels here to seal them: a worker without peers would
     /// hand every one of them to a sibling. The first worker always takes them, so that somebody drops what
     /// has no route.
     fn attach_tun(&mut self) {
-        let wanted = self.engine.owns_peers() || self.id() == WorkerId(0);
+        let wanted = self.engine.wants_tun() || self.id() == WorkerId(0);
+        if wanted == self.tun_attached {
+            return;
+        }
         match self.tun.set_attached(wanted) {
-            Ok(()) => self.tun_attached = wanted,
+            Ok(()) => {
+                self.tun_attached = wanted;
+                self.ready[TUN.0] = true;
+            }
             Err(error) => {
                 let id = self.id().0;
                 tracing::warn!(worker = id, %error, wanted, "cannot attach or detach the TUN queue");
@@ -241,15 +271,19 @@ impl Worker {
     }
 
     fn tun_turn(&mut self, now: Instant) -> bool {
-        if !self.tun_attached {
+        if !self.tun_attached || !self.ready[TUN.0] {
             return false;
         }
         let mut filled = 0;
         while filled < self.tun_frames.len() {
             match self.tun.recv(&mut self.tun_frames[filled]) {
                 Ok(true) => filled += 1,
-                Ok(false) => break,
+                Ok(false) => {
+                    self.ready[TUN.0] = false;
+                    break;
+                }
                 Err(error) => {
+                    self.ready[TUN.0] = false;
                     self.tun_read_failed(&error);
                     break;
                 }
@@ -284,13 +318,13 @@ impl Worker {
     fn udp_turn(&mut self, now: Instant) -> bool {
         let mut frames = std::mem::take(&mut self.udp_frames);
         let mut worked = false;
-        for v6 in [false, true] {
-            let socket = if v6 {
-                &mut self.sockets.v6
-            } else {
-                &mut self.sockets.v4
+        for at in 0..self.sockets.count() {
+            if !self.ready[UDP.0 + at] {
+                continue;
+            }
+            let Some(socket) = self.sockets.get_mut(at) else {
+                continue;
             };
-            let Some(socket) = socket else { continue };
             let filled = match socket.recv(&mut frames) {
                 Ok(filled) => filled,
                 Err(error) => {
@@ -299,6 +333,7 @@ impl Worker {
                 }
             };
             worked |= filled > 0;
+            self.ready[UDP.0 + at] = filled > 0;
             let mut rest = &mut frames[..filled];
             while !rest.is_empty() {
                 let taken = self.engine.handle_udp(rest, now);
@@ -390,7 +425,7 @@ impl Worker {
         }
         let mut reasons: [(DropReason, u64); SendFailure::ALL.len()] =
             std::array::from_fn(|at| (reason_of(SendFailure::ALL[at]), failed[at]));
-        // Datagrams for a family that this gateway has no socket of.
+        // Datagrams for which this gateway has no socket.
         let (homeless, homeless_own) = match batch.packets() - handled {
             0 => (0, 0),
             _ => without_socket(batch, &self.sockets),
@@ -475,19 +510,18 @@ impl Worker {
     }
 }
 
-/// Forwarded and own datagrams whose address family has no socket.
+/// Forwarded and own datagrams for which there is no socket of their family and door.
 fn without_socket(batch: &UdpBatch, sockets: &Sockets) -> (u64, u64) {
     let mut count = (0, 0);
     for train in batch.trains() {
-        let socket = if train.endpoint.remote.is_ipv6() {
-            &sockets.v6
-        } else {
-            &sockets.v4
+        let fits = |socket: &UdpSocket| {
+            socket.door() == train.endpoint.door
+                && socket.local_addr().is_ipv6() == train.endpoint.remote.is_ipv6()
         };
-        match (socket, train.own) {
-            (Some(_), _) => {}
-            (None, false) => count.0 += u64::from(train.packets),
-            (None, true) => count.1 += u64::from(train.packets),
+        match (sockets.iter().any(fits), train.own) {
+            (true, _) => {}
+            (false, false) => count.0 += u64::from(train.packets),
+            (false, true) => count.1 += u64::from(train.packets),
         }
     }
     count

@@ -78,6 +78,8 @@ drop_reasons! {
     DataBadTag => "data_bad_tag",
     /// Authenticated, but no IP packet inside.
     InnerMalformed => "inner_malformed",
+    /// Authenticated, but a control message of lanes that makes no sense.
+    ControlMalformed => "control_malformed",
     /// Authenticated, but the inner source belongs to another peer or to nobody.
     InnerSource => "inner_source",
     /// The kernel had no buffer for the datagram, or the socket stayed full.

@@ -8,10 +8,12 @@ use std::time::{Duration, Instant};
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, UdpBatch};
 use patronus_packet::{Endpoint, TunFrame, UdpFrame};
 use patronus_tunnel::WorkerId;
+use patronus_tunnel::lanes::{Control, Lane, Negotiation};
 use patronus_tunnel::peer::TIMER_INTERVAL;
 
 use crate::counters::{Counters, DropReason, PublishedCounters};
 use crate::flow_table::{FlowTable, FlowWriter};
+use crate::lanes::{self, Role};
 use crate::peers::{PeerSet, Slot};
 use crate::pipeline::{self, Flight};
 use crate::snapshot::{PeerId, PeerSpec, Snapshot};
@@ -65,6 +67,9 @@ pub enum Event {
     HandshakeCompleted(PeerId),
     /// An authenticated message came from a new address.
     EndpointChanged(PeerId, Endpoint),
+    /// Lanes were agreed with a peer: by worker, those beside lane 0. They begin when control says so in the
+    /// next snapshot.
+    LanesAgreed(PeerId, Vec<(WorkerId, Lane)>),
     /// A handshake was given up after 90 s.
     HandshakeTimeout(PeerId),
 }
@@ -87,7 +92,11 @@ pub struct Engine {
     events: VecDeque<Event>,
     published: Arc<PublishedCounters>,
     /// Peers that want a handshake as soon as there is room to write one.
-    connect: VecDeque<Slot>,
+    pub(crate) connect: VecDeque<Slot>,
+    /// Control messages that wait to be sealed on lane 0.
+    pub(crate) control_out: VecDeque<(Slot, Control)>,
+    /// Whether this worker can seal what its TUN queue brings.
+    pub(crate) wants_tun: bool,
     timer_cursor: usize,
     next_timer: Instant,
     spare_tun: Vec<TunFrame>,
@@ -126,6 +135,8 @@ impl Engine {
             events: VecDeque::new(),
             published: Arc::default(),
             connect: VecDeque::new(),
+            control_out: VecDeque::new(),
+            wants_tun: false,
             timer_cursor: 0,
             next_timer: now + TIMER_INTERVAL,
             spare_tun: Vec::new(),
@@ -161,9 +172,10 @@ impl Engine {
         &self.counters
     }
 
-    /// Whether this worker owns the tunnel of any peer.
-    pub fn owns_peers(&self) -> bool {
-        !self.peers.is_empty()
+    /// Whether this worker can seal what its TUN queue brings: it owns a peer's lane 0, or has a lane that
+    /// carries. A lane says so within a quarter of a second.
+    pub fn wants_tun(&self) -> bool {
+        self.wants_tun
     }
 
     /// The configuration in force.
@@ -208,18 +220,21 @@ impl Engine {
             snapshot.identity().public_key() != self.snapshot.identity().public_key();
         self.snapshot = snapshot.clone();
         self.flight = None;
-        self.remove_missing(&snapshot);
+        self.remove_missing(&snapshot, identity_changed);
         for spec in snapshot.peers() {
             if spec.worker == self.config.worker {
                 self.apply(spec, identity_changed, now);
+            } else if let Some(lane) = spec.lane_of(self.config.worker) {
+                lanes::apply(self, spec, lane, now);
             }
         }
+        self.see_what_tun_can_do();
         self.finish();
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when nothing is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        if !self.connect.is_empty() || !self.unflushed.is_empty() {
+        if !self.connect.is_empty() || !self.unflushed.is_empty() || !self.control_out.is_empty() {
             // In the past for every `now`: there is work that only waited for room.
             return Some(self.next_timer - TIMER_INTERVAL);
         }
@@ -229,6 +244,7 @@ impl Engine {
     /// Handshakes, keepalives, expiry, and what found no room before.
     pub fn handle_timeout(&mut self, now: Instant) {
         pipeline::flush_waiting(self, now);
+        lanes::flush_control(self, now);
         while pipeline::has_room_for_control(self) {
             let Some(slot) = self.connect.pop_front() else {
                 break;
@@ -328,7 +344,10 @@ impl Engine {
     pub fn recover(&mut self) {
         self.udp_out.clear();
         self.tun_out.clear();
-        self.handoffs.clear();
+        for (_, handoff) in self.handoffs.drain(..) {
+            // They never left: the balance below finds them.
+            self.counters.handed_out -= pipeline::packets_of(&handoff);
+        }
         self.flight = None;
         self.unflushed.clear();
         self.counters.staged = self
@@ -350,6 +369,17 @@ impl Engine {
             self.drop_staged(slot, DropReason::Shutdown);
         }
         self.publish();
+    }
+
+    /// Seals any plaintext for a peer, as only a peer of another make would.
+    #[cfg(test)]
+    pub(crate) fn seal_for_test(&mut self, id: PeerId, plaintext: &[u8]) -> Option<Vec<u8>> {
+        let slot = self.peers.slot_of(id)?;
+        let peer = self.peers.get_mut(slot)?;
+        let mut out = vec![0; plaintext.len() + 64];
+        let len = peer.tunnel.seal(plaintext, &mut out, self.next_timer)?;
+        out.truncate(len);
+        Some(out)
     }
 
     pub(crate) fn event(&mut self, event: Event) {
@@ -379,7 +409,7 @@ impl Engine {
         now.saturating_duration_since(self.snapshot.epoch())
     }
 
-    fn remove_missing(&mut self, snapshot: &Snapshot) {
+    fn remove_missing(&mut self, snapshot: &Snapshot, identity_changed: bool) {
         let gone: Vec<Slot> = self
             .peers
             .iter()
@@ -387,7 +417,14 @@ impl Engine {
                 let kept = snapshot
                     .peer(peer.spec.id)
                     .filter(|spec| spec.public_key == peer.spec.public_key);
-                kept.is_none_or(|spec| spec.worker != self.config.worker)
+                kept.is_none_or(|spec| match &peer.role {
+                    Role::Main(_) => spec.worker != self.config.worker,
+                    Role::Lane(lane) => {
+                        let agreed = spec.lane_of(self.config.worker);
+                        identity_changed
+                            || agreed.is_none_or(|agreed| agreed.lane != lane.spec.lane)
+                    }
+                })
             })
             .map(|(slot, _)| slot)
             .collect();
@@ -395,6 +432,7 @@ impl Engine {
             self.drop_staged(slot, DropReason::PeerRemoved);
             self.peers.remove(slot);
             self.connect.retain(|other| *other != slot);
+            self.control_out.retain(|(other, _)| *other != slot);
             self.unflushed.retain(|other| *other != slot);
         }
     }
@@ -402,7 +440,8 @@ impl Engine {
     fn apply(&mut self, spec: &Arc<PeerSpec>, identity_changed: bool, now: Instant) {
         let identity = self.snapshot.identity().clone();
         let Some(slot) = self.peers.slot_of(spec.id) else {
-            if let Some(slot) = self.peers.insert(&identity, spec.clone(), now)
+            let role = Role::Main(Negotiation::new(identity.public_key(), spec.public_key));
+            if let Some(slot) = self.peers.insert(&identity, spec.clone(), role, now)
                 && spec.endpoint.is_some()
             {
                 self.connect.push_back(slot);
@@ -416,6 +455,7 @@ impl Engine {
         let keys_changed = identity_changed || old.preshared_key != spec.preshared_key;
         if keys_changed {
             // Only a new tunnel forgets a handshake under the old keys, which would hold the next one up.
+            peer.role = Role::Main(Negotiation::new(identity.public_key(), spec.public_key));
             self.drop_staged(slot, DropReason::PeerRemoved);
             self.peers.rebuild(&identity, slot, now);
         }
@@ -460,9 +500,20 @@ impl Engine {
             self.timer_cursor += 1;
         }
         self.timer_cursor = 0;
+        self.see_what_tun_can_do();
         self.next_timer = now + TIMER_INTERVAL;
         // Any worker may do it: the gate counts by its own clock.
         self.snapshot.identity().gate().next_second();
+        for lane in self.snapshot.lane_identities() {
+            lane.gate().next_second();
+        }
+    }
+
+    fn see_what_tun_can_do(&mut self) {
+        self.wants_tun = self.peers.iter().any(|(_, peer)| match peer.role {
+            Role::Main(_) => true,
+            Role::Lane(_) => peer.tunnel.has_session(),
+        });
     }
 
     /// Closes a batch: ends the open superpackets and makes the counters visible.

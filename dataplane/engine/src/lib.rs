@@ -16,6 +16,7 @@
 pub mod counters;
 mod engine;
 pub mod flow_table;
+mod lanes;
 mod peers;
 mod pipeline;
 pub mod seqlock;
@@ -28,4 +29,4 @@ mod tests;
 pub use counters::{Counters, DropReason, PublishedCounters};
 pub use engine::{Engine, EngineConfig, Event, Handoff};
 pub use flow_table::{Flow, FlowTable, OpenedBy};
-pub use snapshot::{Generation, PeerId, PeerSpec, PeerStats, Snapshot};
+pub use snapshot::{Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Snapshot};

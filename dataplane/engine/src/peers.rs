@@ -7,7 +7,8 @@ use std::time::Instant;
 use patronus_packet::Endpoint;
 use patronus_tunnel::{Identity, Peer, PeerIndex, WorkerId};
 
-use crate::snapshot::{PeerId, PeerSpec};
+use crate::lanes::Role;
+use crate::snapshot::{PeerId, PeerSpec, PeerStats};
 
 /// A peer's place in its worker's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +19,9 @@ pub(crate) struct Slot(pub usize);
 pub(crate) struct OwnedPeer {
     pub tunnel: Peer,
     pub spec: Arc<PeerSpec>,
+    pub role: Role,
+    /// What this tunnel counts.
+    pub stats: Arc<PeerStats>,
     pub endpoint: Option<Endpoint>,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
@@ -27,7 +31,7 @@ pub(crate) struct OwnedPeer {
 
 impl OwnedPeer {
     pub fn publish_endpoint(&self) {
-        self.spec.stats.set_endpoint(self.endpoint.as_ref());
+        self.stats.set_endpoint(self.endpoint.as_ref());
     }
 }
 
@@ -72,6 +76,11 @@ impl PeerSet {
     }
 
     #[inline]
+    pub fn get(&self, slot: Slot) -> Option<&OwnedPeer> {
+        self.slots.get(slot.0)?.as_ref()
+    }
+
+    #[inline]
     pub fn get_mut(&mut self, slot: Slot) -> Option<&mut OwnedPeer> {
         self.slots.get_mut(slot.0)?.as_mut()
     }
@@ -98,10 +107,11 @@ impl PeerSet {
         &mut self,
         identity: &Identity,
         spec: Arc<PeerSpec>,
+        role: Role,
         now: Instant,
     ) -> Option<Slot> {
         let index = self.free_index()?;
-        let tunnel = tunnel_of(identity, &spec, index, now);
+        let tunnel = tunnel_of(identity, &spec, &role, index, now);
         let at = match self.slots.iter().position(Option::is_none) {
             Some(hole) => hole,
             None => {
@@ -112,12 +122,18 @@ impl PeerSet {
         let slot = Slot(at);
         self.by_id.insert(spec.id, slot);
         self.by_index.insert(index, slot);
+        let (endpoint, stats) = match &role {
+            Role::Main(_) => (spec.endpoint.map(Endpoint::from), spec.stats.clone()),
+            Role::Lane(lane) => (lane.first_endpoint(), lane.spec.stats.clone()),
+        };
         let peer = OwnedPeer {
             tunnel,
-            endpoint: spec.endpoint.map(Endpoint::from),
-            rx_bytes: spec.stats.rx_bytes(),
-            tx_bytes: spec.stats.tx_bytes(),
+            endpoint,
+            rx_bytes: stats.rx_bytes(),
+            tx_bytes: stats.tx_bytes(),
             spec,
+            role,
+            stats,
             dirty: false,
         };
         peer.publish_endpoint();
@@ -147,7 +163,7 @@ impl PeerSet {
         self.by_index.insert(index, slot);
         self.last_index = None;
         if let Some(peer) = self.get_mut(slot) {
-            peer.tunnel = tunnel_of(identity, &peer.spec, index, now);
+            peer.tunnel = tunnel_of(identity, &peer.spec, &peer.role, index, now);
         }
     }
 
@@ -170,7 +186,7 @@ impl PeerSet {
         while let Some(slot) = self.dirty.pop() {
             if let Some(peer) = self.slots.get_mut(slot.0).and_then(Option::as_mut) {
                 peer.dirty = false;
-                peer.spec.stats.set_traffic(peer.rx_bytes, peer.tx_bytes);
+                peer.stats.set_traffic(peer.rx_bytes, peer.tx_bytes);
             }
         }
     }
@@ -198,14 +214,32 @@ impl PeerSet {
     }
 }
 
-fn tunnel_of(identity: &Identity, spec: &PeerSpec, index: PeerIndex, now: Instant) -> Peer {
-    let preshared_key = spec.preshared_key.as_ref();
-    Peer::new(
-        identity,
-        &spec.public_key,
-        preshared_key,
-        spec.keepalive,
-        index,
-        now,
-    )
+fn tunnel_of(
+    identity: &Identity,
+    spec: &PeerSpec,
+    role: &Role,
+    index: PeerIndex,
+    now: Instant,
+) -> Peer {
+    match role {
+        Role::Main(_) => Peer::new(
+            identity,
+            &spec.public_key,
+            spec.preshared_key.as_ref(),
+            spec.keepalive,
+            index,
+            now,
+        ),
+        Role::Lane(lane) => {
+            let agreed = &lane.spec.lane;
+            Peer::new(
+                identity,
+                &agreed.remote,
+                Some(&agreed.preshared_key),
+                None,
+                index,
+                now,
+            )
+        }
+    }
 }

@@ -10,6 +10,7 @@
 //! Every function that takes a packet ends it: forwarded into an output, consumed, handed on, made to wait, or
 //! dropped with a reason. One that answers `false` took nothing and wants the outputs drained.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
@@ -19,12 +20,13 @@ use patronus_packet::{
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::peer::CONTROL_ROOM;
 use patronus_tunnel::{
-    Admission, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId,
+    Admission, Identity, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId,
 };
 
 use crate::counters::DropReason;
 use crate::engine::{Engine, Event, Handoff};
 use crate::flow_table::{FlowSlot, OpenedBy};
+use crate::lanes::{self, Role};
 use crate::peers::{OwnedPeer, Slot};
 use crate::snapshot::PeerId;
 
@@ -70,7 +72,7 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
     };
     let owner = engine.snapshot.peer(peer).map(|spec| spec.worker);
     match owner {
-        Some(owner) if owner != engine.config.worker => {
+        Some(owner) if owner != engine.config.worker && !lanes::carries(engine, peer, now) => {
             let frame = std::mem::replace(frame, engine.spare_tun());
             hand_out(engine, owner, Handoff::Tun(frame, peer), packets);
         }
@@ -200,6 +202,7 @@ pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         engine.counters.drop(DropReason::HandshakeTimeout, packets);
         engine.event(Event::HandshakeTimeout(id));
     }
+    lanes::on_timer(engine, slot, now);
 }
 
 /// Sends what waited for the handshakes that are done, as far as there is room.
@@ -392,10 +395,8 @@ fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
                 }
             }
             Ok(Message::Response { receiver }) => {
-                if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint)
-                    && admitted(engine, datagram, &frame.endpoint)
-                {
-                    handshake(engine, slot, datagram, &frame.endpoint, now);
+                if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint) {
+                    response(engine, slot, datagram, &frame.endpoint, now);
                 }
             }
             Ok(Message::Cookie { receiver }) => {
@@ -431,9 +432,13 @@ fn session(
     slot
 }
 
-/// Asks the gate about a handshake message; where it says no, the message has ended.
-fn admitted(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> bool {
-    let identity = engine.snapshot.identity();
+/// Asks the gate of `identity` about a handshake message; where it says no, the message has ended.
+fn admitted(
+    engine: &mut Engine,
+    identity: &Identity,
+    datagram: &[u8],
+    endpoint: &Endpoint,
+) -> bool {
     let source = endpoint.remote.ip();
     match identity
         .gate()
@@ -450,16 +455,43 @@ fn admitted(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> bool {
     false
 }
 
+/// The lane that an initiation is addressed to, by its first MAC: the site's own unless another one fits. The kernel
+/// steers by the sender's index, so the lane may be any worker's.
+fn addressed_lane(engine: &Engine, datagram: &[u8]) -> Option<WorkerId> {
+    if !engine.snapshot.has_lanes() || engine.snapshot.identity().gate().is_addressed(datagram) {
+        return None;
+    }
+    let lanes = engine.snapshot.lane_identities();
+    let fits = |identity: &Arc<Identity>| identity.gate().is_addressed(datagram);
+    lanes
+        .iter()
+        .position(fits)
+        .map(|worker| WorkerId(worker as u8))
+}
+
 /// An initiation: the only message that names its peer by key. Whichever worker gets it finds the owner.
 fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
-    if !admitted(engine, datagram, endpoint) {
+    let lane = addressed_lane(engine, datagram);
+    let identity = lane
+        .and_then(|worker| engine.snapshot.lane_identity(worker))
+        .unwrap_or(engine.snapshot.identity())
+        .clone();
+    if !admitted(engine, &identity, datagram, endpoint) {
         return;
     }
-    let claimed = engine.snapshot.identity().claimed_initiator(datagram);
-    let spec = claimed
-        .and_then(|key| engine.snapshot.peer_by_key(&key))
-        .cloned();
-    let Some(spec) = spec else {
+    let claimed = identity.claimed_initiator(datagram);
+    let owner = claimed.and_then(|key| match lane {
+        None => engine
+            .snapshot
+            .peer_by_key(&key)
+            .map(|spec| (spec.id, spec.worker)),
+        Some(worker) => {
+            let spec = engine.snapshot.peer_by_lane_key(&key)?;
+            let is_paired = spec.lane_of(worker)?.lane.remote == key;
+            is_paired.then_some((spec.id, worker))
+        }
+    });
+    let Some((id, worker)) = owner else {
         let reason = match claimed {
             Some(_) => DropReason::HandshakeUnknownPeer,
             None => DropReason::HandshakeInvalid,
@@ -467,14 +499,25 @@ fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: In
         engine.counters.drop(reason, 1);
         return;
     };
-    if spec.worker != engine.config.worker {
+    if worker != engine.config.worker {
         let frame = copy_of(engine, datagram, endpoint);
-        hand_out(engine, spec.worker, Handoff::Initiation(frame, spec.id), 1);
+        hand_out(engine, worker, Handoff::Initiation(frame, id), 1);
         return;
     }
-    match engine.peers.slot_of(spec.id) {
+    match engine.peers.slot_of(id) {
         Some(slot) => handshake(engine, slot, datagram, endpoint, now),
         None => engine.counters.drop(DropReason::HandshakeUnknownPeer, 1),
+    }
+}
+
+/// An answer to an initiation of ours, for the tunnel that its index names.
+fn response(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
+    let Some(peer) = engine.peers.get(slot) else {
+        return;
+    };
+    let identity = lanes::identity_of(engine, &peer.role).clone();
+    if admitted(engine, &identity, datagram, endpoint) {
+        handshake(engine, slot, datagram, endpoint, now);
     }
 }
 
@@ -490,6 +533,7 @@ fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoi
     match opened {
         Ok(Opened::Reply(len)) => {
             let id = peer.spec.id;
+            lanes::heard(&mut peer.role);
             let moved = roam(peer, endpoint);
             engine.udp_out.commit_own(len, endpoint);
             engine.counters.consumed += 1;
@@ -524,11 +568,12 @@ fn data(
         .tunnel
         .open(datagram, counter, engine.tun_out.room(), now);
     match opened {
+        Err(Refused::InnerMalformed) => {
+            lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD)
+        }
         Err(refused) => {
             engine.counters.drop(reason_of(refused), 1);
-            if refused != Refused::InnerMalformed {
-                return;
-            }
+            return;
         }
         Ok(Opened::Packet(len)) => deliver(engine, id, len, now),
         Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => {
@@ -538,6 +583,7 @@ fn data(
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
+    lanes::heard(&mut peer.role);
     let moved = roam(peer, endpoint);
     let flush = !had_session && peer.tunnel.has_session();
     engine.peers.count(slot, datagram.len() as u64, 0);
@@ -558,9 +604,12 @@ fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
         return;
     }
     let id = peer.spec.id;
-    peer.spec.stats.set_last_handshake(at);
+    peer.stats.set_last_handshake(at);
     engine.counters.handshakes += 1;
-    engine.event(Event::HandshakeCompleted(id));
+    if matches!(peer.role, Role::Main(_)) {
+        engine.event(Event::HandshakeCompleted(id));
+    }
+    lanes::on_handshake(engine, slot, now);
 }
 
 /// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id`.
@@ -635,7 +684,8 @@ fn roam(peer: &mut OwnedPeer, endpoint: &Endpoint) -> Option<Endpoint> {
         .is_none_or(|old| old.remote != endpoint.remote);
     peer.endpoint = Some(*endpoint);
     peer.publish_endpoint();
-    is_new.then_some(*endpoint)
+    let is_main = matches!(peer.role, Role::Main(_));
+    (is_new && is_main).then_some(*endpoint)
 }
 
 fn tell_roaming(engine: &mut Engine, id: PeerId, moved: Option<Endpoint>) {

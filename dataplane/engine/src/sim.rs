@@ -17,11 +17,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_packet::frame::FRAME_DATA_MAX;
-use patronus_packet::{Endpoint, FrameBuf, Prefix, TunFrame, UdpFrame};
+use patronus_packet::{Door, Endpoint, FrameBuf, Prefix, TunFrame, UdpFrame};
 use patronus_tunnel::{Identity, PrivateKey, WorkerId};
 
 use crate::snapshot::PeerStats;
-use crate::{Engine, Handoff, PeerId, PeerSpec};
+use crate::{Engine, Event, Handoff, LaneSpec, PeerId, PeerSpec};
 
 pub use dice::Dice;
 pub use site::{Site, SiteOptions, Steering};
@@ -107,6 +107,7 @@ impl Net {
             events: Vec::new(),
             is_up: true,
             engines: Vec::new(),
+            lane_identities: site::lane_identities(&identity, &options),
             identity,
             outer: SocketAddr::from(([192, 0, 2, id.0 as u8 + 1], OUTER_PORT)),
             specs: BTreeMap::new(),
@@ -142,6 +143,7 @@ impl Net {
             keepalive: None,
             worker: WorkerId(0),
             stats: Arc::new(PeerStats::default()),
+            lanes: Vec::new(),
         }
     }
 
@@ -188,7 +190,9 @@ impl Net {
     /// Gives a site another key pair.
     pub fn set_identity(&mut self, site: SiteId, key: PrivateKey) {
         let handshakes_per_s = self.sites[site.0].options.handshakes_per_s;
-        self.sites[site.0].identity = Arc::new(Identity::new(key, handshakes_per_s));
+        let changed = &mut self.sites[site.0];
+        changed.identity = Arc::new(Identity::new(key, handshakes_per_s));
+        changed.lane_identities = site::lane_identities(&changed.identity, &changed.options);
         self.reload(site);
     }
 
@@ -281,7 +285,7 @@ impl Net {
 
     /// A datagram reaches a site at once, from anywhere; steering chooses the worker.
     pub fn inject(&mut self, from: SocketAddr, site: SiteId, datagram: &[u8]) {
-        self.receive(site, from, &[datagram.to_vec()]);
+        self.receive(site, from, self.sites[site.0].outer, &[datagram.to_vec()]);
     }
 
     /// A frame comes from the uplink socket of a worker.
@@ -349,8 +353,31 @@ impl Net {
                     worked = true;
                 }
             }
+            self.take_lanes(id);
         }
         worked
+    }
+
+    /// What control does with lanes that were agreed.
+    fn take_lanes(&mut self, id: SiteId) {
+        let events = std::mem::take(&mut self.sites[id.0].events);
+        let (agreed, others) = events
+            .into_iter()
+            .partition(|event| matches!(event, Event::LanesAgreed(..)));
+        self.sites[id.0].events = others;
+        let agreed: Vec<Event> = agreed;
+        for event in agreed {
+            let Event::LanesAgreed(peer, lanes) = event else {
+                continue;
+            };
+            let lanes = lanes.into_iter().map(|(worker, lane)| LaneSpec {
+                worker,
+                lane,
+                stats: Arc::default(),
+            });
+            let lanes = lanes.collect();
+            self.edit_peer(id, peer, |spec| spec.lanes = lanes);
+        }
     }
 
     /// Takes the first datagram off the wire, and with it those that follow at the same instant and that GRO
@@ -371,21 +398,29 @@ impl Net {
         {
             train.extend(self.wire.pop().map(|delivery| delivery.bytes));
         }
-        match self.sites.iter().position(|site| site.outer == to) {
-            Some(site) if self.sites[site].is_up => self.receive(SiteId(site), from, &train),
+        match self
+            .sites
+            .iter()
+            .position(|site| site.door_at(to).is_some())
+        {
+            Some(site) if self.sites[site].is_up => self.receive(SiteId(site), from, to, &train),
             Some(_) => {}
             None => self.outside.entry(to).or_default().extend(train),
         }
     }
 
-    fn receive(&mut self, id: SiteId, from: SocketAddr, train: &[Vec<u8>]) {
+    fn receive(&mut self, id: SiteId, from: SocketAddr, to: SocketAddr, train: &[Vec<u8>]) {
         let site = &self.sites[id.0];
-        let worker = match site.steering {
-            Steering::Fixed(worker) => worker.as_usize(),
-            Steering::ByIndex => steer(&train[0], site.engines.len()),
+        let mut frame = udp_frame(from, Some(site.outer.ip()), train);
+        let worker = match (site.door_at(to), site.steering) {
+            (Some(Some(lane)), _) => {
+                frame.endpoint.door = Door::Lane;
+                lane
+            }
+            (_, Steering::Fixed(worker)) => worker.as_usize(),
+            (_, Steering::ByIndex) => steer(&train[0], site.engines.len()),
         };
-        let local = site.outer.ip();
-        self.inject_frame(id, worker, udp_frame(from, Some(local), train));
+        self.inject_frame(id, worker, frame);
     }
 
     /// Takes everything out of an engine, carries what is for siblings to them, and so on.
@@ -447,15 +482,22 @@ impl Net {
             id.0,
             engine.counters()
         );
-        let from = site.outer;
+        let (listen, lane) = (site.outer, site.lane_addr(worker));
         for (endpoint, bytes) in datagrams {
+            let from = match endpoint.door {
+                Door::Listen => listen,
+                Door::Lane => lane,
+            };
             self.transmit(id, from, endpoint, bytes);
         }
     }
 
     fn transmit(&mut self, site: SiteId, from: SocketAddr, endpoint: Endpoint, bytes: Vec<u8>) {
         let to = endpoint.remote;
-        let target = self.sites.iter().position(|other| other.outer == to);
+        let target = self
+            .sites
+            .iter()
+            .position(|other| other.door_at(to).is_some());
         let between = target.and_then(|target| self.links.get(&(site, SiteId(target))));
         let link = *between.unwrap_or(&self.link);
         let is_lost = !(link.filter)(&bytes) || self.dice.chance(link.loss);

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use patronus_packet::{Endpoint, Prefix};
+use patronus_packet::{Door, Endpoint, Prefix};
+use patronus_tunnel::lanes::Lane;
 use patronus_tunnel::{AllowedIps, Identity, PresharedKey, PublicKey, WorkerId};
 
 use crate::seqlock::SeqCell;
@@ -43,8 +44,49 @@ pub struct PeerSpec {
     pub keepalive: Option<Duration>,
     /// The worker that owns its session.
     pub worker: WorkerId,
+    /// What its worker counts on lane 0.
+    pub stats: Arc<PeerStats>,
+    /// The lanes agreed with it, one per worker at most, none of them that worker.
+    pub lanes: Vec<LaneSpec>,
+}
+
+/// One lane beside lane 0: a session of another worker with the same peer.
+#[derive(Clone, Debug)]
+pub struct LaneSpec {
+    /// The worker that owns it here.
+    pub worker: WorkerId,
+    /// What was agreed.
+    pub lane: Lane,
     /// What its worker counts.
     pub stats: Arc<PeerStats>,
+}
+
+impl PeerSpec {
+    /// The lane of a worker.
+    #[inline]
+    pub fn lane_of(&self, worker: WorkerId) -> Option<&LaneSpec> {
+        self.lanes.iter().find(|lane| lane.worker == worker)
+    }
+
+    /// Bytes of UDP payload received from the peer on all lanes.
+    pub fn rx_bytes(&self) -> u64 {
+        self.stats.rx_bytes()
+            + self
+                .lanes
+                .iter()
+                .map(|lane| lane.stats.rx_bytes())
+                .sum::<u64>()
+    }
+
+    /// Bytes of UDP payload sent to the peer on all lanes.
+    pub fn tx_bytes(&self) -> u64 {
+        self.stats.tx_bytes()
+            + self
+                .lanes
+                .iter()
+                .map(|lane| lane.stats.tx_bytes())
+                .sum::<u64>()
+    }
 }
 
 /// What a worker tells about one peer; written by that worker, read by anybody.
@@ -92,6 +134,7 @@ impl PeerStats {
         Some(Endpoint {
             remote: SocketAddr::new(addr(kind, 1)?, port),
             local: addr(local_kind, 3),
+            door: Door::Listen,
         })
     }
 
@@ -140,6 +183,9 @@ pub struct Snapshot {
     peers: Vec<Option<Arc<PeerSpec>>>,
     by_key: HashMap<PublicKey, PeerId>,
     routes: AllowedIps<PeerId>,
+    /// One per worker; empty where lanes are off.
+    lane_identities: Vec<Arc<Identity>>,
+    by_lane_key: HashMap<PublicKey, PeerId>,
 }
 
 impl Snapshot {
@@ -155,6 +201,7 @@ impl Snapshot {
     ) -> Self {
         let mut peers: Vec<Option<Arc<PeerSpec>>> = Vec::new();
         let mut by_key = HashMap::new();
+        let mut by_lane_key = HashMap::new();
         let mut routes = AllowedIps::new();
         for spec in specs {
             let at = spec.id.0 as usize;
@@ -166,6 +213,7 @@ impl Snapshot {
                 routes.insert(*prefix, spec.id);
             }
             by_key.insert(spec.public_key, spec.id);
+            by_lane_key.extend(spec.lanes.iter().map(|lane| (lane.lane.remote, spec.id)));
             peers[at] = Some(spec);
         }
         Self {
@@ -176,7 +224,36 @@ impl Snapshot {
             peers,
             by_key,
             routes,
+            lane_identities: Vec::new(),
+            by_lane_key,
         }
+    }
+
+    /// Switches lanes on: `identities` are those of the workers' lanes, in order.
+    #[must_use]
+    pub fn with_lanes(mut self, identities: Vec<Arc<Identity>>) -> Self {
+        self.lane_identities = identities;
+        self
+    }
+
+    /// Whether this site opens lanes.
+    pub fn has_lanes(&self) -> bool {
+        self.lane_identities.len() > 1
+    }
+
+    /// The identity of a worker's lanes.
+    pub fn lane_identity(&self, worker: WorkerId) -> Option<&Arc<Identity>> {
+        self.lane_identities.get(worker.as_usize())
+    }
+
+    /// The identities of all workers' lanes, in order.
+    pub fn lane_identities(&self) -> &[Arc<Identity>] {
+        &self.lane_identities
+    }
+
+    /// The peer one of whose lanes has that key.
+    pub fn peer_by_lane_key(&self, key: &PublicKey) -> Option<&Arc<PeerSpec>> {
+        self.peer(*self.by_lane_key.get(key)?)
     }
 
     /// Which configuration this is.
@@ -238,6 +315,7 @@ mod tests {
             let endpoint = Endpoint {
                 remote: remote.parse().unwrap(),
                 local: local.map(|addr| addr.parse().unwrap()),
+                door: Door::Listen,
             };
             stats.set_endpoint(Some(&endpoint));
             assert_eq!(stats.endpoint(), Some(endpoint));

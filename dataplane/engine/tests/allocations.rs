@@ -39,6 +39,7 @@ fn site(at: u8, identities: &[Arc<Identity>; 2], workers: usize, now: Instant) -
         keepalive: None,
         worker: WorkerId(0),
         stats: Arc::default(),
+        lanes: Vec::new(),
     };
     let identity = identities[usize::from(at)].clone();
     let snapshot = Arc::new(Snapshot::new(

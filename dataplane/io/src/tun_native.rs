@@ -134,7 +134,11 @@ impl TunQueue for NativeQueue {
         if attached == self.attached {
             return Ok(());
         }
-        let flag = if attached { libc::IFF_ATTACH_QUEUE } else { libc::IFF_DETACH_QUEUE };
+        let flag = if attached {
+            libc::IFF_ATTACH_QUEUE
+        } else {
+            libc::IFF_DETACH_QUEUE
+        };
         sys::tun_set_queue(self.file.as_fd(), flag)?;
         self.attached = attached;
         Ok(())

@@ -7,8 +7,8 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use patronus_packet::UdpFrame;
 use patronus_packet::batch::{TrainLimits, UdpBatch};
+use patronus_packet::{Door, UdpFrame};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::KernelVersion;
@@ -22,6 +22,8 @@ pub use crate::udp_send::{SendFailure, SendReport};
 /// How to open a socket. The default is a plain socket with all offloads wanted.
 #[derive(Clone, Debug)]
 pub struct UdpOptions {
+    /// Which of the worker's ports this is: frames that come in say so, trains that name another are left out.
+    pub door: Door,
     /// Lets the sockets of several workers share the port. It also lets another process of the same user
     /// join without an error: ask [`port_is_free`] first.
     pub reuse_port: bool,
@@ -42,6 +44,7 @@ pub struct UdpOptions {
 impl Default for UdpOptions {
     fn default() -> Self {
         Self {
+            door: Door::Listen,
             reuse_port: false,
             recv_buffer: 0,
             send_buffer: 0,
@@ -182,7 +185,7 @@ impl UdpSocket {
             recv_slots: Slots::new(),
             recv_counters: RecvCounters::default(),
             gro,
-            sender: Sender::new(addr.is_ipv6(), gso, train_limits(kernel)),
+            sender: Sender::new(addr.is_ipv6(), options.door, gso, train_limits(kernel)),
             notes,
         })
     }
@@ -202,6 +205,9 @@ impl UdpSocket {
             match self.recv_slots.recv(self.socket.as_fd(), frames) {
                 Ok(received) => {
                     self.recv_counters.truncated += received.truncated;
+                    for frame in &mut frames[..received.frames] {
+                        frame.endpoint.door = self.options.door;
+                    }
                     if received.frames > 0 {
                         return Ok(received.frames);
                     }
@@ -252,6 +258,11 @@ impl UdpSocket {
     /// How large the caller should make trains: one datagram each while GSO is off.
     pub fn max_train(&self) -> TrainLimits {
         self.sender.max_train()
+    }
+
+    /// Which of the worker's ports this is.
+    pub fn door(&self) -> Door {
+        self.options.door
     }
 
     /// The address it is bound to, with the port that the kernel chose where 0 was asked for.

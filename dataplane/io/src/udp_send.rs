@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use patronus_packet::Door;
 use patronus_packet::batch::{Train, TrainLimits, UdpBatch};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -142,11 +143,12 @@ pub(crate) struct Sender {
 
 impl Sender {
     /// For a socket of one family on a kernel with these limits.
-    pub(crate) fn new(v6: bool, gso: bool, limits: TrainLimits) -> Self {
+    pub(crate) fn new(v6: bool, door: Door, gso: bool, limits: TrainLimits) -> Self {
         Self {
             slots: Slots::new(),
             shape: Shape {
                 v6,
+                door,
                 gso,
                 limits,
                 narrow: NarrowRemotes::new(),
@@ -242,6 +244,7 @@ impl Sender {
 /// How trains become `sendmmsg` entries.
 struct Shape {
     v6: bool,
+    door: Door,
     gso: bool,
     limits: TrainLimits,
     narrow: NarrowRemotes,
@@ -318,7 +321,9 @@ impl<'a> Iterator for Pieces<'_, 'a> {
         loop {
             let train = self.batch.trains().get(self.at.train)?;
             let offset = self.at.offset;
-            if train.endpoint.remote.is_ipv6() != self.shape.v6 || offset >= train.len {
+            let is_ours = train.endpoint.remote.is_ipv6() == self.shape.v6
+                && train.endpoint.door == self.shape.door;
+            if !is_ours || offset >= train.len {
                 self.at = Position {
                     train: self.at.train + 1,
                     offset: 0,
@@ -606,7 +611,7 @@ mod tests {
         for len in [1000, 1000, 400] {
             batch.commit(len, &remote(1).into());
         }
-        let mut sender = Sender::new(false, true, limits);
+        let mut sender = Sender::new(false, Door::Listen, true, limits);
         let pieces = |sender: &Sender| -> Vec<(usize, Option<u16>, u64)> {
             let pieces = Pieces {
                 shape: &sender.shape,

@@ -381,6 +381,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::frame::Door;
 
     const LIMITS: TrainLimits = TrainLimits {
         segments: 4,
@@ -422,6 +423,7 @@ mod tests {
         commit(&mut batch, 0, 101, 2);
         let sticky = Endpoint {
             local: Some([192, 0, 2, 9].into()),
+            door: Door::Listen,
             ..endpoint(2)
         };
         batch.commit(101, &sticky);

@@ -116,6 +116,17 @@ impl UdpFrame {
     }
 }
 
+/// Which of a worker's ports an outer UDP flow uses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Door {
+    /// The port that the site listens on, shared by all workers.
+    #[default]
+    Listen,
+    /// The worker's own port, from which it opens lanes, so that each lane is an outer flow of its own and
+    /// receive-side scaling spreads them.
+    Lane,
+}
+
 /// The two ends of an outer UDP flow, seen from this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -123,6 +134,8 @@ pub struct Endpoint {
     pub remote: SocketAddr,
     /// Our address that the peer used; `None` lets the kernel choose by its routes.
     pub local: Option<IpAddr>,
+    /// Our port that the flow uses.
+    pub door: Door,
 }
 
 impl From<SocketAddr> for Endpoint {
@@ -130,6 +143,7 @@ impl From<SocketAddr> for Endpoint {
         Self {
             remote,
             local: None,
+            door: Door::Listen,
         }
     }
 }

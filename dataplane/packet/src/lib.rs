@@ -16,7 +16,7 @@ pub mod vnet;
 pub use batch::{Joining, Train, TrainLimits, TunBatch, TunWrite, UdpBatch};
 pub use cut::{CutError, Cutter, Padding, Segment};
 pub use flow::FlowKey;
-pub use frame::{Endpoint, FrameBuf, TunFrame, UdpFrame};
+pub use frame::{Door, Endpoint, FrameBuf, TunFrame, UdpFrame};
 pub use parse::{Fragment, IpVersion, PacketInfo, ParseError, parse};
 pub use prefix::Prefix;
 pub use vnet::{GsoKind, VnetHeader};

@@ -7,13 +7,20 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use blake2::digest::consts::U16;
+use blake2::digest::{KeyInit, Mac};
+use blake2::{Blake2s256, Blake2sMac, Digest};
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
-use crate::keys::{PrivateKey, PublicKey};
-use crate::message::{COOKIE_LEN, has_low_order_ephemeral};
+use crate::keys::{KEY_LEN, PrivateKey, PublicKey};
+use crate::message::{COOKIE_LEN, INITIATION_LEN, has_low_order_ephemeral};
+
+/// Bytes of one MAC, and of both, at the end of a handshake message.
+const MAC_LEN: usize = 16;
+const MACS_LEN: usize = 2 * MAC_LEN;
 
 /// Our own key pair, ready for boringtun, and the gate that belongs to it.
 pub struct Identity {
@@ -33,6 +40,11 @@ impl Identity {
             never_loaded: Arc::new(RateLimiter::new(&public, u64::MAX)),
             gate: Gate {
                 limiter: RateLimiter::new(&public, handshakes_per_s),
+                mac1_key: Blake2s256::new()
+                    .chain_update(b"mac1----")
+                    .chain_update(public.as_bytes())
+                    .finalize()
+                    .into(),
             },
             secret,
             public,
@@ -75,6 +87,8 @@ impl std::fmt::Debug for Identity {
 /// Checks MACs and counts handshake messages per second.
 pub struct Gate {
     limiter: RateLimiter,
+    /// `HASH(LABEL_MAC1 || public key)`
+    mac1_key: [u8; KEY_LEN],
 }
 
 /// What the gate says of a handshake message.
@@ -104,6 +118,18 @@ impl Gate {
             Err(TunnResult::WriteToNetwork(cookie)) => Admission::Cookie(cookie.len()),
             Err(_) => Admission::BadMac,
         }
+    }
+
+    /// Whether the first MAC of an initiation says that it is for us; counts nothing.
+    pub fn is_addressed(&self, initiation: &[u8]) -> bool {
+        let Some((message, macs)) = initiation.split_at_checked(INITIATION_LEN - MACS_LEN) else {
+            return false;
+        };
+        let mut mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(&self.mac1_key)
+            .expect("a hash of 32 bytes is a BLAKE2s key");
+        Mac::update(&mut mac, message);
+        // The key is derived from our public key, so there is no secret that the time of this could tell.
+        macs.len() == MACS_LEN && mac.finalize().into_bytes()[..] == macs[..MAC_LEN]
     }
 
     /// Starts the next second of counting; call about once a second, from any worker.

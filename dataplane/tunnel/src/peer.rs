@@ -42,6 +42,8 @@ pub struct Peer {
     waiting_since: Option<Instant>,
     keepalive: Option<Duration>,
     last_authenticated: Instant,
+    /// When the first packet was sent to which nothing was heard yet.
+    unanswered_since: Option<Instant>,
     last_initiation: Option<Instant>,
     /// The receiver index of a session that we answered and that the peer has not used yet.
     unconfirmed: Option<u32>,
@@ -130,6 +132,7 @@ impl Peer {
             waiting_since: None,
             keepalive,
             last_authenticated: now,
+            unanswered_since: None,
             last_initiation: None,
             unconfirmed: None,
             handshake_completed: false,
@@ -152,6 +155,13 @@ impl Peer {
     #[inline]
     pub fn take_handshake_completed(&mut self) -> bool {
         std::mem::take(&mut self.handshake_completed)
+    }
+
+    /// How long the peer has sent nothing at all although something was sent to it.
+    #[inline]
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        let since = self.unanswered_since.unwrap_or(now);
+        now.saturating_duration_since(since)
     }
 
     /// Packets that wait for a handshake.
@@ -185,6 +195,7 @@ impl Peer {
         };
         debug_assert_eq!(datagram.len(), plaintext.len() + DATA_OVERHEAD);
         self.last_authenticated = now;
+        self.unanswered_since.get_or_insert(now);
         Some(datagram.len())
     }
 
@@ -261,6 +272,7 @@ impl Peer {
             }
         };
         self.last_authenticated = now;
+        self.unanswered_since = None;
         if self.unconfirmed.is_some() && self.unconfirmed == index_at(datagram, RECEIVER_AT) {
             self.unconfirmed = None;
             self.handshake_completed = true;
@@ -300,6 +312,7 @@ impl Peer {
             TunnResult::WriteToNetwork(reply) => {
                 let len = reply.len();
                 self.last_authenticated = now;
+                self.unanswered_since = None;
                 match is_initiation {
                     true => {
                         self.last_initiation = Some(now);

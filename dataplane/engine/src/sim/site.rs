@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_packet::{Joining, TrainLimits};
+use patronus_tunnel::lanes::lane_key;
 use patronus_tunnel::{Identity, WorkerId};
 
 use crate::{Counters, Engine, EngineConfig, Event, Generation, PeerId, PeerSpec, Snapshot};
@@ -25,6 +26,8 @@ pub struct SiteOptions {
     pub handshakes_per_s: u64,
     /// Flow entries per worker.
     pub flow_slots: usize,
+    /// Whether it opens lanes.
+    pub lanes: bool,
 }
 
 impl Default for SiteOptions {
@@ -42,6 +45,7 @@ impl Default for SiteOptions {
             },
             handshakes_per_s: 100,
             flow_slots: 1024,
+            lanes: false,
         }
     }
 }
@@ -72,6 +76,14 @@ pub struct Site {
     pub(super) generation: u64,
     pub(super) options: SiteOptions,
     pub(super) own_captured: u64,
+    pub(super) lane_identities: Vec<Arc<Identity>>,
+}
+
+/// The identities of a site's lanes.
+pub(super) fn lane_identities(identity: &Identity, options: &SiteOptions) -> Vec<Arc<Identity>> {
+    let keys = (0..options.workers).map(|worker| lane_key(identity.private_key(), worker as u8));
+    keys.map(|key| Arc::new(Identity::new(key, options.handshakes_per_s)))
+        .collect()
 }
 
 impl Site {
@@ -114,6 +126,20 @@ impl Site {
         &self.specs[&peer]
     }
 
+    /// Where a worker's lanes begin.
+    pub fn lane_addr(&self, worker: usize) -> SocketAddr {
+        SocketAddr::new(self.outer.ip(), self.outer.port() + 1 + worker as u16)
+    }
+
+    /// What `addr` is to this site: the port it listens on, or a worker's own.
+    pub(super) fn door_at(&self, addr: SocketAddr) -> Option<Option<usize>> {
+        if addr == self.outer {
+            return Some(None);
+        }
+        let lane = (0..self.engines.len()).find(|worker| self.lane_addr(*worker) == addr)?;
+        Some(Some(lane))
+    }
+
     /// Makes the engines anew.
     pub(super) fn start(&mut self, snapshot: &Arc<Snapshot>, seed: u64, now: Instant) {
         let options = self.options;
@@ -146,12 +172,16 @@ impl Site {
     pub(super) fn snapshot(&self, epoch: Instant) -> Arc<Snapshot> {
         let specs = self.specs.values().cloned().map(Arc::new);
         let generation = Generation(self.generation);
-        Arc::new(Snapshot::new(
+        let snapshot = Snapshot::new(
             generation,
             self.identity.clone(),
             epoch,
             self.options.mtu,
             specs,
-        ))
+        );
+        Arc::new(match self.options.lanes {
+            true => snapshot.with_lanes(self.lane_identities.clone()),
+            false => snapshot,
+        })
     }
 }

@@ -4,7 +4,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use patronus_packet::frame::FRAME_DATA_MAX;
-use patronus_packet::{Cutter, Endpoint, FrameBuf, Padding, TunFrame, TunWrite, UdpFrame, parse};
+use patronus_packet::{
+    Cutter, Door, Endpoint, FrameBuf, Padding, TunFrame, TunWrite, UdpFrame, parse,
+};
 use patronus_tunnel::{Message, PeerIndex};
 
 /// How a link treats datagrams. The default delivers each once, in order, after 1 ms.
@@ -95,6 +97,7 @@ pub fn udp_frame(from: SocketAddr, local: Option<IpAddr>, train: &[Vec<u8>]) -> 
         endpoint: Endpoint {
             remote: from,
             local,
+            door: Door::Listen,
         },
     }
 }

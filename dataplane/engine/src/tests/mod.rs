@@ -8,6 +8,7 @@ mod hostile_outer;
 mod hostile_tun;
 #[cfg(feature = "mock-clock")]
 mod hours;
+mod lanes;
 mod random_walk;
 mod reload;
 mod roaming;

@@ -1,6 +1,6 @@
 //! A new configuration touches only what changed.
 
-use patronus_packet::Endpoint;
+use patronus_packet::{Door, Endpoint};
 use patronus_tunnel::{PresharedKey, PrivateKey, WorkerId};
 
 use super::*;
@@ -209,6 +209,7 @@ fn learned(remote: SocketAddr) -> Endpoint {
     Endpoint {
         remote,
         local: Some([192, 0, 2, 1].into()),
+        door: Door::Listen,
     }
 }
 
