@@ -115,6 +115,12 @@ struct Measured {
 pub fn engine(options: &EngineOptions) -> Result<Report> {
     let conduct = conduct(options)?;
     let cases = cases(options)?;
+    let cores = pin::cores()?.len();
+    ensure!(
+        options.workers <= cores,
+        "--workers {}: this process may use {cores} cores, and every worker needs its own",
+        options.workers
+    );
     let env = Env::read(&options.command)?;
     let core = pin::choose(options.core)?;
     let mut report = empty_report(options, env, core, conduct);
@@ -417,7 +423,7 @@ fn plots(rows: &[Row]) -> Vec<Plot> {
         let is_mtu = row.is(&[("frame", "1420".into())]);
         let label = |name: &str| row.labels.get(name)?.as_u64();
         let (flows, peers) = (label("flows")?, label("peers")?);
-        is_mtu.then(|| format!("{flows} fl., {peers} p."))
+        is_mtu.then(|| format!("{} x {}", short(flows), short(peers)))
     };
     let plot = |name: &str, title: &str, y_title: &str, series: Vec<Series>, mark| Plot {
         name: name.to_owned(),
@@ -442,10 +448,21 @@ fn plots(rows: &[Row]) -> Vec<Plot> {
         ),
         plot(
             "engine-load",
-            "Time per packet of 1420 bytes by number of flows and peers",
-            "ns",
+            "Time per packet of 1420 bytes by load",
+            "ns, by number of flows x peers",
             both("ns_per_packet", &by_load),
             None,
         ),
     ]
+}
+
+/// A count as axes have it.
+fn short(count: u64) -> String {
+    match count {
+        millions if millions >= 1_000_000 && millions % 1_000_000 == 0 => {
+            format!("{}M", millions / 1_000_000)
+        }
+        thousands if thousands >= 1000 && thousands % 1000 == 0 => format!("{}k", thousands / 1000),
+        count => count.to_string(),
+    }
 }

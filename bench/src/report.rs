@@ -245,7 +245,9 @@ impl Report {
     /// # Errors
     /// A number that JSON cannot hold.
     pub fn to_json(&self) -> Result<String> {
-        serde_json::to_string_pretty(self).context("writing the report as JSON")
+        let mut document = serde_json::to_value(self).context("writing the report as JSON")?;
+        document["notes"] = self.all_notes().collect();
+        serde_json::to_string_pretty(&document).context("writing the report as JSON")
     }
 
     /// The last line of the human form: `RESULT name=value … verdict=word`.
@@ -294,7 +296,7 @@ impl Report {
             ("raw.csv".to_owned(), self.to_csv()),
         ];
         for plot in &self.plots {
-            files.push((format!("{}.svg", plot.name), plot.to_svg()));
+            files.push((format!("{}.svg", plot.name), self.stamped(plot)));
         }
         for distribution in &self.distributions {
             let name = format!("{}.hgrm", distribution.name);
@@ -307,6 +309,18 @@ impl Report {
             written.push(path);
         }
         Ok(written)
+    }
+
+    /// A plot that may be shown without its page.
+    fn stamped(&self, plot: &Plot) -> String {
+        let svg = plot.to_svg();
+        match self.is_measurement {
+            true => svg,
+            false => svg.replace(
+                "</svg>",
+                &format!("<text x=\"56\" y=\"14\">{QUICK_NOTE}</text>\n</svg>"),
+            ),
+        }
     }
 
     fn listing(&self, distribution: &Distribution) -> String {
@@ -424,6 +438,9 @@ pub(crate) mod tests {
         let report = sample(false);
         let json = report.to_json().unwrap();
         assert!(json.contains(r#""is_measurement": false"#), "{json}");
+        assert!(json.contains("not a measurement"));
+        let svg = report.stamped(&report.plots[0]);
+        assert!(svg.contains("not a measurement") && svg.ends_with("</svg>\n"));
         assert!(report.to_text().contains("not a measurement"));
         assert!(report.to_markdown().contains("not a measurement"));
         assert!(report.to_html().contains("not a measurement"));

@@ -134,7 +134,7 @@ impl Traffic {
         };
         let mut template = vec![0; shape.frame_len()];
         for (at, byte) in template.iter_mut().enumerate().skip(header_len) {
-            *byte = (at * 31 >> 3) as u8;
+            *byte = (at * 31) as u8;
         }
         let payload = sum(&template[header_len..]);
         write_headers(&mut template, shape.protocol());

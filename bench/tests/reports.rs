@@ -1,5 +1,10 @@
 //! Whole runs, as short as they get, and their documents against the schema in the tree.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test says what failed by where it panics"
+)]
+
 mod common;
 
 use common::faults;

@@ -73,6 +73,8 @@ pub struct Row {
     pub medians: BTreeMap<Metric, f64>,
     /// Smallest and largest round.
     pub spread: BTreeMap<Metric, (f64, f64)>,
+    /// Every round, in order.
+    pub rounds: BTreeMap<Metric, Vec<f64>>,
 }
 
 /// What is compared.
@@ -110,7 +112,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    const ALL: [Self; 14] = [
+    /// All of them, in the order of the tables.
+    pub const ALL: [Self; 14] = [
         Self::TcpGbps,
         Self::Tcp4Gbps,
         Self::ReverseGbps,
@@ -127,7 +130,8 @@ impl Metric {
         Self::RssMb,
     ];
 
-    fn title(self) -> &'static str {
+    /// What it is called in tables, with its unit.
+    pub fn title(self) -> &'static str {
         match self {
             Self::TcpGbps => "TCP, 1 flow, Gbit/s",
             Self::Tcp4Gbps => "TCP, 4 flows, Gbit/s",
@@ -143,6 +147,26 @@ impl Metric {
             Self::TcpRetransmitted => "TCP sent again, share",
             Self::CpuSPerGbit => "CPU s per Gbit",
             Self::RssMb => "RSS, MB",
+        }
+    }
+
+    /// Its name in the document, and its unit; empty for a share or a count.
+    pub fn name_and_unit(self) -> (&'static str, &'static str) {
+        match self {
+            Self::TcpGbps => ("tcp_gbps", "Gbit/s"),
+            Self::Tcp4Gbps => ("tcp4_gbps", "Gbit/s"),
+            Self::ReverseGbps => ("reverse_gbps", "Gbit/s"),
+            Self::UdpGbps => ("udp_gbps", "Gbit/s"),
+            Self::SmallKpps => ("small_kpps", "kpps"),
+            Self::RttIdleUs => ("rtt_idle_us", "µs"),
+            Self::RttIdleUsP99 => ("rtt_idle_us_p99", "µs"),
+            Self::RttLoadedUs => ("rtt_loaded_us", "µs"),
+            Self::RttLoadedUsMean => ("rtt_loaded_us_mean", "µs"),
+            Self::RttLoadedUsP99 => ("rtt_loaded_us_p99", "µs"),
+            Self::PingsLost => ("pings_lost", ""),
+            Self::TcpRetransmitted => ("tcp_retransmitted", ""),
+            Self::CpuSPerGbit => ("cpu_s_per_gbit", "s"),
+            Self::RssMb => ("rss_mb", "MB"),
         }
     }
 
@@ -344,6 +368,7 @@ fn rows(results: &[(Contestant, Vec<Round>)]) -> Vec<Row> {
             spread: Metric::ALL
                 .map(|metric| (metric, spread(&column(metric))))
                 .into(),
+            rounds: Metric::ALL.map(|metric| (metric, column(metric))).into(),
         }
     };
     results.iter().map(row).collect()
@@ -552,6 +577,10 @@ mod tests {
     #[test]
     fn the_document_has_the_keys_that_were_promised_and_says_when_it_is_no_measurement() {
         let document = serde_json::to_value(report()).unwrap();
+        for metric in Metric::ALL {
+            let (name, _) = metric.name_and_unit();
+            assert_eq!(serde_json::to_value(metric).unwrap(), name);
+        }
         for key in [
             "name",
             "tcp_gbps",

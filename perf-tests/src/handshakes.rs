@@ -142,10 +142,14 @@ fn rate(program: &Program, initiators: usize, conduct: Conduct<'_>) -> Result<Ra
     let own_key = site.key.public_key();
     let mut crowd = Crowd::gather(&crowd_site.gateway, address, &own_key, &keys)?;
 
-    // Everybody gets a cookie if the gateway asks for one: that is how it works under load.
+    // Under load the gateway asks everybody for a cookie once; a round of such questions completes nothing.
     let mut cookies = 0;
-    for _ in 0..WARM_UP_ROUNDS {
+    for _ in 0..WARM_UP_ROUNDS_MAX {
         cookies += crowd.round(WAITING_MAX, conduct.stop, |_| Ok(()))?.cookies;
+        std::thread::sleep(ROUND_PAUSE);
+        if cookies >= initiators as u64 {
+            break;
+        }
     }
     let (mut cpu, mut rounds) = (0.0, Vec::new());
     let mut seconds = 0.0;
@@ -156,6 +160,7 @@ fn rate(program: &Program, initiators: usize, conduct: Conduct<'_>) -> Result<Ra
             Ok(())
         })?;
         seconds += round.seconds;
+        std::thread::sleep(ROUND_PAUSE);
         rounds.push(round);
         let completed: u64 = rounds.iter().map(|round| round.completed).sum();
         conduct.progress.live(&format!(
@@ -302,8 +307,10 @@ impl FloodKind {
 
 /// Initiations under way at a time.
 const WAITING_MAX: usize = 64;
-/// Rounds before the measurement: in the first the gateway may ask for cookies.
-const WARM_UP_ROUNDS: usize = 2;
+/// Rounds before the measurement, unless all initiators have a cookie earlier.
+const WARM_UP_ROUNDS_MAX: usize = 8;
+/// A gateway refuses an initiation less than 20 ms behind the last of the same peer (whitepaper, section 5.1).
+const ROUND_PAUSE: Duration = Duration::from_millis(25);
 /// An end, however short the rounds are.
 const ROUNDS_MAX: usize = 10_000;
 /// Inner addresses of initiators come from 10.128.0.0/9.

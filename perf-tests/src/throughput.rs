@@ -197,8 +197,8 @@ fn measure_all(
         let limit = sender_limit(mix, plan, conduct)?;
         let ceiling_pps = limit.pps;
         conduct.progress.line(&format!(
-            "{} B: the sender alone makes {:.0} kpps, {:.2} Gbit/s",
-            mix.name,
+            "{}: the sender alone makes {:.0} kpps, {:.2} Gbit/s",
+            mix.title(),
             limit.pps / 1e3,
             limit.gbps
         ));
@@ -208,10 +208,10 @@ fn measure_all(
             let adjust = |config: &mut _| contestant.adjust(config);
             let mesh = Mesh::up_with(2, &contestant.program, Family::V4, conduct.stop, adjust)?;
             let row = measure(&mesh, &name, mix, ceiling_pps, plan, conduct)
-                .with_context(|| format!("{} B packets through {name}", mix.name))?;
+                .with_context(|| format!("{} through {name}", mix.title()))?;
             conduct
                 .progress
-                .line(&format!("{} B, {name}: {}", mix.name, row.in_words()));
+                .line(&format!("{}, {name}: {}", mix.title(), row.in_words()));
             measured.rows.push(row);
             reports.entry(name).or_default().extend(mesh.down()?);
         }
@@ -281,7 +281,7 @@ fn measure(
         generator,
         plan,
         conduct,
-        title: format!("{} B, {name}", mix.name),
+        title: format!("{}, {name}", mix.title()),
         sent: 0,
         lost: 0,
         reordered: 0,

@@ -121,7 +121,8 @@ fn describe(check: &Check) -> String {
     format!("{} = {:.3}, wanted {target}", check.name, check.value)
 }
 
-fn command_line() -> String {
+/// The command as it was typed.
+pub fn command_line() -> String {
     let args = std::env::args().skip(1);
     std::iter::once("patronus".to_owned())
         .chain(args)

@@ -1,9 +1,13 @@
 //! `patronus bench throughput` and `patronus bench handshakes`: from the command line to the lab and back.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
+use patronus_bench::Report;
 use patronus_lab::throughput::SIZES;
 use patronus_lab::{HandshakesOptions, ThroughputOptions};
 
+use crate::lab_report;
 use crate::verbs::{peers, this_binary};
 
 /// The command line of `bench throughput`.
@@ -33,6 +37,9 @@ pub struct ThroughputArgs {
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
+    /// Write JSON, Markdown, a page with plots, percentiles and single trials into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 /// The command line of `bench handshakes`.
@@ -53,6 +60,9 @@ pub struct HandshakesArgs {
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
+    /// Write JSON, Markdown, a page with plots, percentiles and single trials into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 /// Measures one gateway against a crowd, and two under a flood.
@@ -65,11 +75,10 @@ pub fn handshakes(args: &HandshakesArgs) -> anyhow::Result<()> {
         json: args.json,
         binary: this_binary()?,
     })?;
-    anyhow::ensure!(
-        report.is_balanced(),
-        "a gateway does not account for every packet; see `balance` above"
-    );
-    Ok(())
+    write_out(args.out.as_deref(), || {
+        lab_report::handshakes(&report, args.quick)
+    })?;
+    ensure_balanced(report.is_balanced())
 }
 
 /// Measures two gateways in namespaces.
@@ -84,8 +93,28 @@ pub fn throughput(args: ThroughputArgs) -> anyhow::Result<()> {
         json: args.json,
         binary: this_binary()?,
     })?;
+    write_out(args.out.as_deref(), || {
+        lab_report::throughput(&report, args.quick)
+    })?;
+    ensure_balanced(report.is_balanced())
+}
+
+/// Writes all forms of a report into the directory, if one is wanted.
+pub fn write_out(
+    out: Option<&Path>,
+    report: impl FnOnce() -> anyhow::Result<Report>,
+) -> anyhow::Result<()> {
+    let Some(dir) = out else {
+        return Ok(());
+    };
+    let files = report()?.write_all(dir)?;
+    eprintln!("wrote    {} files into {}", files.len(), dir.display());
+    Ok(())
+}
+
+fn ensure_balanced(is_balanced: bool) -> anyhow::Result<()> {
     anyhow::ensure!(
-        report.is_balanced(),
+        is_balanced,
         "a gateway does not account for every packet; see `balance` above"
     );
     Ok(())

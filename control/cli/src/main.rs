@@ -3,6 +3,7 @@
 mod bench;
 mod keys;
 mod lab_bench;
+mod lab_report;
 mod verbs;
 
 use std::path::PathBuf;
@@ -140,6 +141,9 @@ struct CompareArgs {
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
+    /// Write JSON, Markdown, a page with plots and single rounds into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 fn main() -> ExitCode {

@@ -15,7 +15,8 @@ use patronus_lab::{CompareOptions, DemoOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys, lab_bench,
+    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys,
+    lab_bench, lab_report,
 };
 
 /// Runs a verb.
@@ -82,7 +83,10 @@ fn compare(args: CompareArgs) -> anyhow::Result<()> {
         congestion_control: args.congestion_control,
         binary: this_binary()?,
     };
-    patronus_lab::compare(&options).map(drop)
+    let report = patronus_lab::compare(&options)?;
+    lab_bench::write_out(args.out.as_deref(), || {
+        lab_report::compare(&report, args.quick)
+    })
 }
 
 /// The peers that a benchmark is to measure, each with its path where `--peer-path` gives one.

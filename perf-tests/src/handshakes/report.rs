@@ -45,6 +45,8 @@ pub struct Rate {
     pub handshakes_per_s: f64,
     /// The slowest and the fastest round.
     pub spread_per_s: (f64, f64),
+    /// Handshakes per second of every round.
+    pub rounds_per_s: Vec<f64>,
     /// CPU of the gateway per handshake in µs; a million divided by it is what one core completes.
     pub cpu_us_per_handshake: f64,
     /// Packet counters of the gateway.
@@ -132,12 +134,10 @@ impl Rate {
             "no handshake was completed in {} rounds: {rounds:?}",
             rounds.len()
         );
-        let per_s = rounds
-            .iter()
-            .map(|round| round.completed as f64 / round.seconds);
-        let spread_per_s = per_s.fold((f64::INFINITY, 0.0), |(min, max): (f64, f64), rate| {
-            (min.min(rate), max.max(rate))
-        });
+        let per_s = |round: &Round| round.completed as f64 / round.seconds;
+        let rounds_per_s: Vec<f64> = rounds.iter().map(per_s).collect();
+        let widen = |(min, max): (f64, f64), rate: &f64| (min.min(*rate), max.max(*rate));
+        let spread_per_s = rounds_per_s.iter().fold((f64::INFINITY, 0.0), widen);
         Ok(Self {
             initiators,
             confirmed_by_gateway,
@@ -148,6 +148,7 @@ impl Rate {
             cookies: cookies_before + rounds.iter().map(|round| round.cookies).sum::<u64>(),
             handshakes_per_s: completed as f64 / seconds,
             spread_per_s,
+            rounds_per_s,
             cpu_us_per_handshake: cpu_seconds * 1e6 / completed as f64,
             balanced: report.balanced && report.packets.is_balanced(),
             packets: report.packets,

@@ -97,7 +97,7 @@ pub struct Row {
 }
 
 /// The no-drop rate over several searches.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Ndr {
     /// Median, packets per second.
     pub pps: f64,
@@ -107,9 +107,9 @@ pub struct Ndr {
     pub pps_min: f64,
     /// The highest search.
     pub pps_max: f64,
-    /// Searches that found a rate.
-    pub searches: usize,
-    /// A search never saw a loss: the gateways may carry more than the sender makes.
+    /// What each search found that found a rate, ascending.
+    pub searches_pps: Vec<f64>,
+    /// The median search never saw a loss: the gateways may carry more than the sender made.
     pub at_sender_limit: bool,
     /// All searches ended within the precision.
     pub is_precise: bool,
@@ -225,9 +225,11 @@ impl Ndr {
             gbps: gbps(pps, mix),
             pps_min: *rates.first()?,
             pps_max: *rates.last()?,
-            searches: rates.len(),
-            at_sender_limit: answers.iter().any(|answer| answer.at_ceiling),
+            at_sender_limit: answers
+                .iter()
+                .any(|answer| answer.at_ceiling && answer.rate_pps == Some(pps)),
             is_precise: answers.iter().all(|answer| answer.is_precise),
+            searches_pps: rates,
         })
     }
 
@@ -324,7 +326,7 @@ impl fmt::Display for ThroughputReport {
         for sender in &self.sender {
             writeln!(
                 f,
-                "sender    {:>4} B: {:.3} Mpps, {:.3} Gbit/s without gateways",
+                "sender    {:>4}: {:.3} Mpps, {:.3} Gbit/s without gateways",
                 sender.size,
                 sender.pps / 1e6,
                 sender.gbps
@@ -347,11 +349,19 @@ impl fmt::Display for ThroughputReport {
 impl ThroughputReport {
     fn table(&self, f: &mut fmt::Formatter<'_>, name: &str) -> fmt::Result {
         let rows = || self.rows.iter().filter(|row| row.name == name);
+        let load = format!(
+            "delay at {:.0} % of NDR, µs",
+            self.method.delay_load * 100.0
+        );
         writeln!(
             f,
-            "\n {name}\n inner │    NDR, no loss        │  PDR   │ delay at {:.0} % of NDR, µs     │ CPU\n \
-             bytes │   Mpps  Gbit/s  spread │  Mpps  │    p50     p99   p99.9    max │ µs/p",
-            self.method.delay_load * 100.0
+            "\n {name}\n {:>5} │ {:<23} │ {:>6} │ {load:<29} │ {:>4}",
+            "inner", "NDR, no loss", "PDR", "CPU"
+        )?;
+        writeln!(
+            f,
+            " {:>5} │ {:>7} {:>7} {:>7} │ {:>6} │ {:>6} {:>7} {:>7} {:>6} │ {:>4}",
+            "bytes", "Mpps", "Gbit/s", "spread", "Mpps", "p50", "p99", "p99.9", "max", "µs/p"
         )?;
         for row in rows() {
             let ndr = match &row.ndr {
@@ -366,7 +376,7 @@ impl ThroughputReport {
             let pdr = row
                 .pdr_pps
                 .map_or("none".to_owned(), |pps| format!("{:.4}", pps / 1e6));
-            let delay = row.delay.as_ref().map_or(String::new(), |delay| {
+            let delay = row.delay.as_ref().map_or("none".to_owned(), |delay| {
                 format!(
                     "{:>6} {:>7} {:>7} {:>6} │ {:>4.1}",
                     us(delay.p50_ns),
@@ -454,9 +464,9 @@ mod tests {
             name: name.to_owned(),
             size: mix.name.clone(),
             inner_bytes_mean: mix.mean_bytes(),
-            pdr_pps: ndr.map(|ndr| ndr.pps),
-            pdr_gbps: ndr.map(|ndr| ndr.gbps),
-            delay: ndr.map(|_| Delay::of(&trial, 12.5)),
+            pdr_pps: ndr.as_ref().map(|ndr| ndr.pps),
+            pdr_gbps: ndr.as_ref().map(|ndr| ndr.gbps),
+            delay: ndr.as_ref().map(|_| Delay::of(&trial, 12.5)),
             ndr,
             loss_curve: vec![CurvePoint::of(&trial); 8],
             trials: 20,
@@ -514,7 +524,7 @@ mod tests {
 
     #[test]
     fn the_rate_is_the_median_of_the_searches_with_their_spread() {
-        let ndr = report(true).rows[0].ndr.unwrap();
+        let ndr = report(true).rows[0].ndr.clone().unwrap();
         assert_eq!((ndr.pps, ndr.pps_min, ndr.pps_max), (1.1e6, 1.0e6, 1.3e6));
         assert!((ndr.spread() - 0.136_363).abs() < 1e-5);
         assert!((ndr.gbps - 1.1e6 * 64.0 * 8e-9).abs() < 1e-9);
@@ -560,7 +570,7 @@ mod tests {
     fn the_document_has_null_for_what_was_not_found_and_no_histogram() {
         let document = serde_json::to_value(report(true)).unwrap();
         assert!(document["rows"][1]["ndr"].is_null() && document["rows"][1]["delay"].is_null());
-        assert_eq!(document["rows"][0]["ndr"]["searches"], 3);
+        assert_eq!(document["rows"][0]["ndr"]["searches_pps"][2], 1.3e6);
         assert!(document["rows"][0]["delay"]["p999_ns"].is_u64());
         assert!(document["rows"][0]["delay"]["histogram_ns"].is_null());
         assert_eq!(

@@ -56,6 +56,14 @@ impl Mix {
         }
     }
 
+    /// The name in messages: `64 B`, `IMIX`.
+    pub fn title(&self) -> String {
+        match self.sizes.len() {
+            1 => format!("{} B", self.name),
+            _ => self.name.clone(),
+        }
+    }
+
     /// Mean size of an inner packet in bytes.
     pub fn mean_bytes(&self) -> f64 {
         let sum: u32 = self.sizes.iter().map(|size| u32::from(*size)).sum();

@@ -92,7 +92,9 @@ fn a_peer_without_lanes_keeps_its_one_session_and_is_left_alone() {
         net.take_captured();
         net.run_for(Duration::from_secs(60));
         let spoken = net.take_captured();
-        let offers = spoken.iter().filter(|datagram| datagram.bytes.len() > DATA_OVERHEAD);
+        let offers = spoken
+            .iter()
+            .filter(|datagram| datagram.bytes.len() > DATA_OVERHEAD);
         assert_eq!(offers.count(), 0, "offers go on without end");
     }
 }

@@ -1,0 +1,200 @@
+//! `patronus bench` as an operator runs it, with `--quick`: that its documents are whole and its packets add up.
+//! No figure is judged here: these runs are no measurements.
+
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
+mod common;
+
+use std::process::Command;
+
+use patronus_lab::Program;
+use serde_json::Value;
+
+fn program() -> Option<Program> {
+    if !common::can_run() {
+        return None;
+    }
+    common::patronus()
+}
+
+/// The document of a benchmark that must succeed.
+fn document(program: &Program, arguments: &[&str]) -> Value {
+    let output = Command::new(program.binary())
+        .arg("bench")
+        .args(arguments)
+        .args(["--quick", "--json"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {errors}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let note = document["note"].as_str().unwrap();
+    assert!(note.starts_with("not a measurement"), "{note}");
+    document
+}
+
+/// Whether the counters of a report add up, by our own arithmetic.
+fn adds_up(packets: &Value) -> bool {
+    let count = |name: &str| packets[name].as_u64().unwrap();
+    let drops = packets["drops"].as_object().unwrap().values();
+    let drops: u64 = drops.map(|drop| drop.as_u64().unwrap()).sum();
+    count("rx") > 0 && count("rx") == count("tx") + count("consumed") + count("staged") + drops
+}
+
+#[test]
+fn a_quick_throughput_run_has_every_part_of_the_method_for_every_size_and_is_balanced() {
+    let Some(program) = program() else {
+        return;
+    };
+    let document = document(&program, &["throughput"]);
+    let sizes = ["64", "1420", "IMIX"];
+    let rows = document["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), sizes.len());
+    for (size, (row, sender)) in sizes
+        .iter()
+        .zip(rows.iter().zip(document["sender"].as_array().unwrap()))
+    {
+        assert_eq!(
+            (&row["size"], &sender["size"]),
+            (&(*size).into(), &(*size).into())
+        );
+        let limit = sender["pps"].as_f64().unwrap();
+        assert!(limit > 0.0, "{sender:#}");
+        assert!(row["sent"].as_u64() >= row["lost"].as_u64(), "{row:#}");
+        // A busy machine may lose something at every rate; then both are null, and so is the delay.
+        if let Some(ndr) = row["ndr"]["pps"].as_f64() {
+            assert!(ndr <= limit * 1.01, "{row:#}");
+        }
+        if row["pdr_pps"].is_number() {
+            let delay = &row["delay"];
+            let [p50, p99, max] = ["p50_ns", "p99_ns", "max_ns"].map(|name| delay[name].as_u64());
+            assert!(p50 > Some(0) && p50 <= p99 && p99 <= max, "{delay:#}");
+            assert!(!row["loss_curve"].as_array().unwrap().is_empty());
+        }
+    }
+    let balance = &document["balance"]["patronus"];
+    assert_eq!(balance["balanced"], true, "{balance:#}");
+    assert!(adds_up(&balance["packets"]), "{balance:#}");
+}
+
+#[test]
+fn a_quick_handshakes_run_is_confirmed_by_the_gateway_and_drops_the_floods_for_their_reasons() {
+    let Some(program) = program() else {
+        return;
+    };
+    let document = document(
+        &program,
+        &["handshakes", "--initiators", "40", "--flood-pps", "5000"],
+    );
+    let rate = &document["rate"];
+    assert!(rate["handshakes_per_s"].as_f64().unwrap() > 0.0, "{rate:#}");
+    assert_eq!(rate["confirmed_by_gateway"], 40, "{rate:#}");
+    assert!(rate["completed"].as_u64() <= rate["sent"].as_u64());
+    assert!(
+        rate["balanced"] == true && adds_up(&rate["packets"]),
+        "{rate:#}"
+    );
+
+    let floods = document["floods"].as_array().unwrap();
+    let kinds: Vec<&str> = floods
+        .iter()
+        .map(|row| row["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["closed_port", "bad_mac", "valid_mac"]);
+    let drops = |at: usize, reason: &str| floods[at]["packets"]["drops"][reason].as_u64();
+    for (at, row) in floods.iter().enumerate() {
+        assert!(
+            row["balanced"] == true && adds_up(&row["packets"]),
+            "{row:#}"
+        );
+        assert!(row["flood_sent"].as_u64() > Some(100), "{row:#}");
+        assert!(row["goodput_during_gbps"].as_f64().unwrap() > 0.0);
+        assert_eq!(drops(at, "handshake_bad_mac").is_some(), at == 1, "{row:#}");
+    }
+    assert!(drops(1, "handshake_bad_mac") <= floods[1]["flood_sent"].as_u64());
+    // Strangers pass the first MAC, so they are unknown up to the limit of a second and asked for a cookie above.
+    assert!(
+        drops(2, "handshake_unknown_peer") > Some(0),
+        "{:#}",
+        floods[2]
+    );
+    assert!(
+        drops(2, "handshake_under_load") > Some(0),
+        "{:#}",
+        floods[2]
+    );
+}
+
+#[test]
+fn a_quick_comparison_has_a_row_for_each_program_and_says_how_to_get_the_others() {
+    let Some(program) = program() else {
+        return;
+    };
+    let output = Command::new(program.binary())
+        .args([
+            "bench",
+            "compare",
+            "--quick",
+            "--json",
+            "--peers",
+            "boringtun,gotatun,nebula",
+        ])
+        .env("PATH", "/nowhere")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["rows"].as_array().unwrap().len(), 1);
+    let row = &document["rows"][0];
+    assert_eq!(
+        (&row["name"], &row["socket_buffer"]),
+        (&"patronus".into(), &"default".into())
+    );
+    for metric in [
+        "tcp_gbps",
+        "udp_gbps",
+        "small_kpps",
+        "rtt_loaded_us_mean",
+        "pings_lost",
+        "tcp_retransmitted",
+    ] {
+        assert!(row[metric].is_number(), "{metric}: {row:#}");
+    }
+    for (peer, how) in [
+        ("boringtun", "cargo install boringtun-cli"),
+        ("gotatun", "cargo install gotatun-cli"),
+        ("nebula", "nebula-cert"),
+    ] {
+        assert!(
+            document["absent"][peer].as_str().unwrap().contains(how),
+            "{document:#}"
+        );
+    }
+}
+
+#[test]
+fn a_benchmark_that_is_interrupted_ends_with_code_130_and_no_document() {
+    let Some(program) = program() else {
+        return;
+    };
+    for bench in ["throughput", "handshakes"] {
+        let child = Command::new(program.binary())
+            .args(["bench", bench, "--json"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_secs(1));
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+
+        let output = child.wait_with_output().unwrap();
+
+        assert_eq!(output.status.code(), Some(130), "{bench}");
+        assert!(output.stdout.is_empty(), "{bench}");
+    }
+}
