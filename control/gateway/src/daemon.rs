@@ -12,7 +12,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use crossbeam::channel::{Receiver, Sender};
 use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller};
@@ -22,7 +21,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::exchange::{Exchange, Mailbox, Order};
+use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::link::Link;
 use crate::registry::{NamedEndpoint, Registry};
 use crate::report::{Report, ReportFile, StatusLine};
@@ -31,8 +30,6 @@ use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
 use crate::uapi_server::{Call, UapiSocket, errno_text};
 use crate::worker::{self, WorkerSeed};
 
-/// Events that wait for control, all workers together.
-const EVENTS_MAX: usize = 4096;
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
 /// How often names are asked for that nobody answered yet.
@@ -78,7 +75,7 @@ struct Daemon {
     exchange: Arc<Exchange>,
     workers: Vec<JoinHandle<Counters>>,
     published: Vec<Arc<patronus_engine::PublishedCounters>>,
-    events: Receiver<Event>,
+    events: EventSource,
     uapi: Option<UapiSocket>,
     port: u16,
     mark: Option<u32>,
@@ -145,7 +142,7 @@ impl Daemon {
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
 
-        let (events_in, events) = crossbeam::channel::bounded(EVENTS_MAX);
+        let (events_in, events) = exchange::events();
         let seeds = engines
             .into_iter()
             .zip(tun.queues.drain(..))
@@ -162,7 +159,7 @@ impl Daemon {
                 core,
                 spin: config.dataplane.spin.to_duration(),
                 exchange: exchange.clone(),
-                events: Sender::clone(&events_in),
+                events: events_in.clone(),
             };
             threads.push(worker::spawn(seed).context("cannot start a worker thread")?);
         }
@@ -248,9 +245,9 @@ impl Daemon {
                         self.publish();
                     }
                 }
+                () = self.events.arrived() => self.take_events(),
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
-                    self.take_events();
                     self.check_interface()?;
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
@@ -513,8 +510,7 @@ impl Daemon {
 
     fn take_events(&mut self) {
         let mut lanes_changed = false;
-        let events: Vec<Event> = self.events.try_iter().collect();
-        for event in events {
+        for event in self.events.take() {
             let name = |id| self.name_of(id);
             match event {
                 Event::HandshakeCompleted(id) => {

@@ -8,12 +8,61 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
-use patronus_engine::{Handoff, Snapshot};
+use patronus_engine::{Event, Handoff, Snapshot};
 use patronus_io::{UdpSocket, Waker};
 use patronus_tunnel::WorkerId;
+use tokio::sync::Notify;
 
 /// Packets that may wait for a worker: 256 superpackets are 16 MiB.
 const INBOX_MAX: usize = 256;
+/// Events that wait for control.
+const EVENTS_MAX: usize = 4096;
+
+/// Where workers put events for control, which wakes for them.
+#[derive(Clone, Debug)]
+pub struct EventSink {
+    sender: Sender<Event>,
+    arrived: Arc<Notify>,
+}
+
+/// Where control takes them.
+#[derive(Debug)]
+pub struct EventSource {
+    receiver: Receiver<Event>,
+    arrived: Arc<Notify>,
+}
+
+/// A bounded queue of events, all workers together.
+pub fn events() -> (EventSink, EventSource) {
+    let (sender, receiver) = crossbeam::channel::bounded(EVENTS_MAX);
+    let arrived = Arc::new(Notify::new());
+    let sink = EventSink {
+        sender,
+        arrived: arrived.clone(),
+    };
+    (sink, EventSource { receiver, arrived })
+}
+
+impl EventSink {
+    /// Puts an event; `false` when control is too far behind.
+    pub fn put(&self, event: Event) -> bool {
+        let taken = self.sender.try_send(event).is_ok();
+        self.arrived.notify_one();
+        taken
+    }
+}
+
+impl EventSource {
+    /// Waits until there may be events.
+    pub async fn arrived(&self) {
+        self.arrived.notified().await;
+    }
+
+    /// The events there are.
+    pub fn take(&self) -> Vec<Event> {
+        self.receiver.try_iter().collect()
+    }
+}
 
 /// An order from control to one worker.
 #[derive(Debug)]

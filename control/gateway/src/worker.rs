@@ -12,8 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::Cache;
-use crossbeam::channel::Sender;
-use patronus_engine::{Counters, DropReason, Engine, Event, Handoff};
+use patronus_engine::{Counters, DropReason, Engine, Handoff};
 use patronus_io::{
     Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue,
     UdpSocket, pin_current_thread,
@@ -22,7 +21,7 @@ use patronus_packet::batch::{Joining, TrainLimits, TunBatch, TunWrite, UdpBatch}
 use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, parse};
 use patronus_tunnel::WorkerId;
 
-use crate::exchange::{Exchange, Order, Sockets};
+use crate::exchange::{EventSink, Exchange, Order, Sockets};
 
 /// Frames read from one door in one turn: up to half a megabyte, a fraction of a millisecond of work.
 const BATCH_FRAMES: usize = 8;
@@ -56,7 +55,7 @@ pub struct WorkerSeed {
     /// What it shares with the others.
     pub exchange: Arc<Exchange>,
     /// Where events go.
-    pub events: Sender<Event>,
+    pub events: EventSink,
 }
 
 /// A running worker.
@@ -66,7 +65,7 @@ struct Worker {
     sockets: Sockets,
     poller: Poller,
     exchange: Arc<Exchange>,
-    events: Sender<Event>,
+    events: EventSink,
     idle: SpinThenSleep,
     tun_frames: Vec<TunFrame>,
     udp_frames: Vec<UdpFrame>,
@@ -387,7 +386,7 @@ impl Worker {
             self.write_packets();
         }
         while let Some(event) = self.engine.poll_event() {
-            if self.events.try_send(event).is_err() {
+            if !self.events.put(event) {
                 self.engine.event_lost();
             }
         }
