@@ -23,15 +23,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-tunnel",
         ],
     ),
-    (
-        "patronus-lab",
-        &[
-            "patronus-config",
-            "patronus-io",
-            "patronus-packet",
-            "patronus-tunnel",
-        ],
-    ),
+    ("patronus-lab", &["patronus-packet", "patronus-tunnel"]),
     (
         "patronus-bench",
         &["patronus-engine", "patronus-packet", "patronus-tunnel"],
