@@ -101,12 +101,8 @@ fn run(seed: WorkerSeed) -> Counters {
         exchange: seed.exchange,
         events: seed.events,
         idle: SpinThenSleep::new(seed.spin),
-        tun_frames: std::iter::repeat_with(TunFrame::default)
-            .take(BATCH_FRAMES)
-            .collect(),
-        udp_frames: std::iter::repeat_with(UdpFrame::default)
-            .take(BATCH_FRAMES)
-            .collect(),
+        tun_frames: frames(),
+        udp_frames: frames(),
         truncated_seen: 0,
         tun_errors_logged: 0,
         tun_attached: true,
@@ -117,7 +113,7 @@ fn run(seed: WorkerSeed) -> Counters {
     let (mut window, mut panics) = (Instant::now(), 0);
     // A panic costs the batch it happened in; tunnels, flows and counters live on.
     while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
-        worker.engine.recover();
+        worker.recover();
         worker
             .exchange
             .mailbox(id)
@@ -142,7 +138,26 @@ fn run(seed: WorkerSeed) -> Counters {
     worker.finish()
 }
 
+/// Buffers for one batch.
+fn frames<F: Default>() -> Vec<F> {
+    std::iter::repeat_with(F::default)
+        .take(BATCH_FRAMES)
+        .collect()
+}
+
 impl Worker {
+    /// After a panic: a turn borrows the buffers, so those of the turn that ended early are gone.
+    fn recover(&mut self) {
+        self.engine.recover();
+        if self.tun_frames.is_empty() {
+            self.tun_frames = frames();
+        }
+        if self.udp_frames.is_empty() {
+            self.udp_frames = frames();
+        }
+        self.ready.fill(true);
+    }
+
     fn register_doors(&mut self) {
         let tun = self.poller.register(self.tun.as_fd(), TUN);
         self.report_register("TUN queue", tun);
