@@ -67,8 +67,6 @@ struct Worker {
     exchange: Arc<Exchange>,
     events: EventSink,
     idle: SpinThenSleep,
-    tun_frames: Vec<TunFrame>,
-    udp_frames: Vec<UdpFrame>,
     truncated_seen: u64,
     tun_errors_logged: u64,
     tun_attached: bool,
@@ -101,8 +99,6 @@ fn run(seed: WorkerSeed) -> Counters {
         exchange: seed.exchange,
         events: seed.events,
         idle: SpinThenSleep::new(seed.spin),
-        tun_frames: frames(),
-        udp_frames: frames(),
         truncated_seen: 0,
         tun_errors_logged: 0,
         tun_attached: true,
@@ -113,7 +109,8 @@ fn run(seed: WorkerSeed) -> Counters {
     let (mut window, mut panics) = (Instant::now(), 0);
     // A panic costs the batch it happened in; tunnels, flows and counters live on.
     while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
-        worker.recover();
+        worker.engine.recover();
+        worker.ready.fill(true);
         worker
             .exchange
             .mailbox(id)
@@ -146,18 +143,6 @@ fn frames<F: Default>() -> Vec<F> {
 }
 
 impl Worker {
-    /// After a panic: a turn borrows the buffers, so those of the turn that ended early are gone.
-    fn recover(&mut self) {
-        self.engine.recover();
-        if self.tun_frames.is_empty() {
-            self.tun_frames = frames();
-        }
-        if self.udp_frames.is_empty() {
-            self.udp_frames = frames();
-        }
-        self.ready.fill(true);
-    }
-
     fn register_doors(&mut self) {
         let tun = self.poller.register(self.tun.as_fd(), TUN);
         self.report_register("TUN queue", tun);
@@ -188,6 +173,8 @@ impl Worker {
         let exchange = self.exchange.clone();
         let mut snapshot = Cache::new(exchange.snapshot());
         let mailbox = exchange.mailbox(self.id());
+        // Here and not in the worker: a panic takes them along, and the next call makes new ones.
+        let (mut tun_frames, mut udp_frames) = (frames(), frames());
         while !exchange.is_stopping() {
             // The one look at the clock for everything in this turn.
             let now = Instant::now();
@@ -198,14 +185,14 @@ impl Worker {
                 self.drain();
             }
             while let Some(order) = mailbox.take_order() {
-                self.obey(order, now);
+                self.obey(order, &mut udp_frames, now);
             }
             while let Some(buffer) = mailbox.take_returned() {
                 self.engine.recycle(buffer);
             }
             self.look(Duration::ZERO);
-            let mut worked = self.tun_turn(now);
-            worked |= self.udp_turn(now);
+            let mut worked = self.tun_turn(&mut tun_frames, now);
+            worked |= self.udp_turn(&mut udp_frames, now);
             worked |= self.handoff_turn(now);
             if self.engine.poll_timeout().is_some_and(|at| at <= now) {
                 self.engine.handle_timeout(now);
@@ -284,13 +271,13 @@ impl Worker {
         }
     }
 
-    fn tun_turn(&mut self, now: Instant) -> bool {
+    fn tun_turn(&mut self, frames: &mut [TunFrame], now: Instant) -> bool {
         if !self.tun_attached || !self.ready[TUN.0] {
             return false;
         }
         let mut filled = 0;
-        while filled < self.tun_frames.len() {
-            match self.tun.recv(&mut self.tun_frames[filled]) {
+        while filled < frames.len() {
+            match self.tun.recv(&mut frames[filled]) {
                 Ok(true) => filled += 1,
                 Ok(false) => {
                     self.ready[TUN.0] = false;
@@ -303,7 +290,6 @@ impl Worker {
                 }
             }
         }
-        let mut frames = std::mem::take(&mut self.tun_frames);
         let mut rest = &mut frames[..filled];
         while !rest.is_empty() {
             let taken = self.engine.handle_tun(rest, now);
@@ -311,7 +297,6 @@ impl Worker {
             debug_assert!(taken > 0, "a drained engine takes a frame");
             rest = &mut rest[taken.max(1)..];
         }
-        self.tun_frames = frames;
         filled > 0
     }
 
@@ -329,8 +314,7 @@ impl Worker {
         }
     }
 
-    fn udp_turn(&mut self, now: Instant) -> bool {
-        let mut frames = std::mem::take(&mut self.udp_frames);
+    fn udp_turn(&mut self, frames: &mut [UdpFrame], now: Instant) -> bool {
         let mut worked = false;
         for at in 0..self.sockets.count() {
             if !self.ready[UDP.0 + at] {
@@ -339,7 +323,7 @@ impl Worker {
             let Some(socket) = self.sockets.get_mut(at) else {
                 continue;
             };
-            let filled = match socket.recv(&mut frames) {
+            let filled = match socket.recv(frames) {
                 Ok(filled) => filled,
                 Err(error) => {
                     tracing::debug!(worker = self.engine.worker().0, %error, "cannot read from the uplink");
@@ -356,7 +340,6 @@ impl Worker {
                 rest = &mut rest[taken.max(1)..];
             }
         }
-        self.udp_frames = frames;
         self.count_truncated();
         worked
     }
@@ -480,12 +463,12 @@ impl Worker {
         }
     }
 
-    fn obey(&mut self, order: Order, now: Instant) {
+    fn obey(&mut self, order: Order, frames: &mut [UdpFrame], now: Instant) {
         match order {
             Order::Sockets(sockets) => {
                 // What has arrived on the old ones is not lost with them.
                 for _ in 0..LAST_TURNS_MAX {
-                    if !self.udp_turn(now) {
+                    if !self.udp_turn(frames, now) {
                         break;
                     }
                 }
