@@ -27,7 +27,7 @@ use crate::exchange::{EventSink, Exchange, Order, Sockets};
 const BATCH_FRAMES: usize = 8;
 /// Packets taken from siblings in one turn.
 const HANDOFFS_PER_TURN: usize = 16;
-/// Batches read from sockets that are given up; what a flood brings beyond that is lost with them.
+/// Batches read from a door that is given up; what a flood brings beyond that is lost with it.
 const LAST_TURNS_MAX: usize = 256;
 /// The longest sleep; a lost wake-up would cost no more.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
@@ -105,7 +105,7 @@ fn run(seed: WorkerSeed) -> Counters {
         ready: Vec::new(),
     };
     worker.register_doors();
-    worker.attach_tun();
+    worker.attach_tun(&mut [], Instant::now());
     let (mut window, mut panics) = (Instant::now(), 0);
     // A panic costs the batch it happened in; tunnels, flows and counters live on.
     while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
@@ -181,8 +181,8 @@ impl Worker {
             let newest = snapshot.load();
             if newest.generation() != self.engine.snapshot().generation() {
                 self.engine.handle_snapshot(newest.clone(), now);
-                self.attach_tun();
                 self.drain();
+                self.attach_tun(&mut tun_frames, now);
             }
             while let Some(order) = mailbox.take_order() {
                 self.obey(order, &mut udp_frames, now);
@@ -196,8 +196,8 @@ impl Worker {
             worked |= self.handoff_turn(now);
             if self.engine.poll_timeout().is_some_and(|at| at <= now) {
                 self.engine.handle_timeout(now);
-                self.attach_tun();
                 self.drain();
+                self.attach_tun(&mut tun_frames, now);
             }
             if worked {
                 mailbox.turns.fetch_add(1, Ordering::Relaxed);
@@ -254,10 +254,18 @@ impl Worker {
     /// Takes packets from the TUN only while there are tunnels here to seal them: a worker without peers would
     /// hand every one of them to a sibling. The first worker always takes them, so that somebody drops what
     /// has no route.
-    fn attach_tun(&mut self) {
+    fn attach_tun(&mut self, frames: &mut [TunFrame], now: Instant) {
         let wanted = self.engine.wants_tun() || self.id() == WorkerId(0);
         if wanted == self.tun_attached {
             return;
+        }
+        if !wanted {
+            // What waits in a queue is lost when it is detached.
+            for _ in 0..LAST_TURNS_MAX {
+                if !self.tun_turn(frames, now) {
+                    break;
+                }
+            }
         }
         match self.tun.set_attached(wanted) {
             Ok(()) => {

@@ -21,6 +21,8 @@ use crate::snapshot::{LaneSpec, PeerId, PeerSpec};
 /// A peer that sends nothing at all for this long, while we send, is not there any more: an idle receiver answers
 /// within `KEEPALIVE_TIMEOUT`, 10 s.
 const SILENCE_MAX: Duration = Duration::from_secs(12);
+/// A session older than this carries nothing: `REJECT_AFTER_TIME`.
+const SESSION_LIFE: Duration = Duration::from_secs(180);
 /// A control message, padded.
 const CONTROL_LEN_MAX: usize = MESSAGE_LEN_MAX.next_multiple_of(16);
 
@@ -136,6 +138,7 @@ pub(crate) fn heard(role: &mut Role) {
 
 /// What the timer does beside the tunnel's own business: offers lanes, and follows lane 0 to a new address.
 pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
+    let at = engine.since_epoch(now);
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
@@ -149,13 +152,18 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         Role::Lane(lane) => {
             lane.is_connecting = false;
             let remote = lane_0(&peer.spec);
-            if remote == lane.lane_0 {
-                return;
+            if remote != lane.lane_0 {
+                lane.lane_0 = remote;
+                lane.is_heard = false;
+                if lane.leads {
+                    peer.endpoint = lane.first_endpoint();
+                }
             }
-            lane.lane_0 = remote;
-            lane.is_heard = false;
-            if lane.leads {
-                peer.endpoint = lane.first_endpoint();
+            // Nothing reaches a worker whose queue is detached, so the lane is kept up while lane 0 is.
+            let last = peer.spec.stats.last_handshake();
+            let is_lane_0_up = last.is_some_and(|last| at.saturating_sub(last) < SESSION_LIFE);
+            let is_usable = peer.tunnel.has_session() && lane.is_heard;
+            if lane.leads && is_lane_0_up && !is_usable {
                 connect(engine, slot);
             }
         }
@@ -189,7 +197,7 @@ pub(crate) fn on_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
 
 /// The `len` bytes at the start of the TUN batch's room, which are no IP packet: a control message, perhaps.
 /// Every case ends the datagram they came in.
-pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize) {
+pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize, now: Instant) {
     let plaintext = &engine.tun_out.room()[..len];
     if !Control::is_control(plaintext) {
         engine.counters.drop(DropReason::InnerMalformed, 1);
@@ -206,7 +214,7 @@ pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize) {
     };
     engine.counters.consumed += 1;
     let id = peer.spec.id;
-    let outcome = negotiation.handle(&message, &ours);
+    let outcome = negotiation.handle(&message, &ours, now);
     if let Some(reply) = outcome.reply {
         engine.control_out.push_back((slot, reply));
     }

@@ -569,7 +569,7 @@ fn data(
         .open(datagram, counter, engine.tun_out.room(), now);
     match opened {
         Err(Refused::InnerMalformed) => {
-            lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD)
+            lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD, now)
         }
         Err(refused) => {
             engine.counters.drop(reason_of(refused), 1);

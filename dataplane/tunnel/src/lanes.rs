@@ -32,6 +32,8 @@ const KIND_OFFER: u8 = 1;
 const KIND_ACCEPT: u8 = 2;
 /// First pause between two offers; it doubles with each.
 const OFFER_INTERVAL: Duration = Duration::from_millis(500);
+/// How long agreed lanes are given before others may be agreed.
+const SETTLING: Duration = Duration::from_secs(3);
 
 /// A message on lane 0 that is not an IP packet.
 #[derive(Clone, PartialEq, Eq)]
@@ -208,6 +210,7 @@ pub struct Negotiation {
     next: Option<Instant>,
     /// Nobody ever answered: one offer per handshake is enough.
     is_silent: bool,
+    agreed_at: Option<Instant>,
     /// The last offer answered, and our terms then: the same offer gets the same answer.
     answered: Option<([u8; ID_LEN], Terms)>,
 }
@@ -232,6 +235,7 @@ impl Negotiation {
             sent: 0,
             next: None,
             is_silent: false,
+            agreed_at: None,
             answered: None,
         }
     }
@@ -243,10 +247,17 @@ impl Negotiation {
 
     /// A handshake of lane 0 completed. Begins to offer where lanes are not agreed yet.
     pub fn begin(&mut self, lanes_agreed: bool, now: Instant) {
-        if !lanes_agreed && self.next.is_none() {
+        if !lanes_agreed && self.next.is_none() && !self.is_settling(now) {
             self.sent = if self.is_silent { OFFERS_MAX - 1 } else { 0 };
             self.next = Some(now);
         }
+    }
+
+    /// Whether lanes were agreed so recently that they may not have begun: to agree on others would throw away what
+    /// already travels on them.
+    fn is_settling(&self, now: Instant) -> bool {
+        self.agreed_at
+            .is_some_and(|at| now.saturating_duration_since(at) < SETTLING)
     }
 
     /// When [`offer`](Self::offer) has something to send.
@@ -275,9 +286,11 @@ impl Negotiation {
     }
 
     /// A control message came in on lane 0; `lanes` are our own.
-    pub fn handle(&mut self, message: &Control, lanes: &[PublicKey]) -> Outcome {
+    pub fn handle(&mut self, message: &Control, lanes: &[PublicKey], now: Instant) -> Outcome {
         self.is_silent = false;
         match message {
+            // It crossed our own offer.
+            Control::Offer(_) if self.leads() && self.is_settling(now) => Outcome::default(),
             Control::Offer(_) if self.leads() => {
                 let ours = self
                     .offer
@@ -294,6 +307,7 @@ impl Negotiation {
                 let ours =
                     known.map_or_else(|| Terms::new(theirs.id, lanes), |(_, ours)| ours.clone());
                 self.answered = Some((theirs.id, ours.clone()));
+                self.agreed_at = Some(now);
                 Outcome {
                     agreed: Some(self.lanes(theirs, &ours)),
                     reply: Some(Control::Accept(ours)),
@@ -305,6 +319,7 @@ impl Negotiation {
                     return Outcome::default();
                 };
                 self.next = None;
+                self.agreed_at = Some(now);
                 Outcome {
                     reply: None,
                     agreed: Some(self.lanes(&ours, theirs)),
@@ -381,11 +396,11 @@ mod tests {
         let mut follower = Negotiation::new(key(2), key(1));
         leader.begin(false, now);
         let offer = leader.offer(leader_lanes, now).unwrap();
-        let answer = follower.handle(&over_the_wire(&offer), follower_lanes);
+        let answer = follower.handle(&over_the_wire(&offer), follower_lanes, now);
         let accept = over_the_wire(&answer.reply.unwrap());
-        let settled = leader.handle(&accept, leader_lanes);
+        let settled = leader.handle(&accept, leader_lanes, now);
         assert!(
-            leader.handle(&accept, leader_lanes).agreed.is_none(),
+            leader.handle(&accept, leader_lanes, now).agreed.is_none(),
             "an accept counts once"
         );
         (settled.agreed.unwrap(), answer.agreed.unwrap())
@@ -439,7 +454,7 @@ mod tests {
         leader.begin(false, now);
         leader.offer(&[key(11)], now).unwrap();
         let stranger = Control::Accept(Terms::new([9; 16], &[key(21)]));
-        assert!(leader.handle(&stranger, &[key(11)]).agreed.is_none());
+        assert!(leader.handle(&stranger, &[key(11)], now).agreed.is_none());
         assert!(
             leader.next_offer().is_some(),
             "the offer is still under way"
@@ -453,14 +468,54 @@ mod tests {
         let mut follower = Negotiation::new(key(2), key(1));
         follower.begin(false, now);
         let plea = follower.offer(&[key(21)], now).unwrap();
-        let offer = leader.handle(&over_the_wire(&plea), &lanes).reply.unwrap();
-        let answer = follower.handle(&over_the_wire(&offer), &[key(21)]);
-        let settled = leader.handle(&over_the_wire(&answer.reply.unwrap()), &lanes);
+        let offer = leader
+            .handle(&over_the_wire(&plea), &lanes, now)
+            .reply
+            .unwrap();
+        let answer = follower.handle(&over_the_wire(&offer), &[key(21)], now);
+        let settled = leader.handle(&over_the_wire(&answer.reply.unwrap()), &lanes, now);
         assert_eq!(
             settled.agreed.unwrap()[0].preshared_key,
             answer.agreed.unwrap()[0].preshared_key
         );
         assert_eq!(follower.next_offer(), None);
+    }
+
+    #[test]
+    fn a_plea_that_crosses_the_agreement_does_not_make_another() {
+        let (now, lanes) = (Instant::now(), [key(11)]);
+        let mut leader = Negotiation::new(key(1), key(2));
+        let mut follower = Negotiation::new(key(2), key(1));
+        leader.begin(false, now);
+        follower.begin(false, now);
+        let offer = leader.offer(&lanes, now).unwrap();
+        let plea = follower.offer(&[key(21)], now).unwrap();
+        let answer = follower.handle(&over_the_wire(&offer), &[key(21)], now);
+        assert!(
+            leader
+                .handle(&over_the_wire(&answer.reply.unwrap()), &lanes, now)
+                .agreed
+                .is_some()
+        );
+        assert!(
+            leader
+                .handle(&over_the_wire(&plea), &lanes, now)
+                .reply
+                .is_none()
+        );
+        leader.begin(false, now);
+        assert!(
+            leader.next_offer().is_none(),
+            "control has not said yet that there are lanes"
+        );
+        let later = now + SETTLING;
+        assert!(
+            leader
+                .handle(&over_the_wire(&plea), &lanes, later)
+                .reply
+                .is_some(),
+            "it restarted"
+        );
     }
 
     #[test]
@@ -472,15 +527,16 @@ mod tests {
             panic!("no offer")
         };
         let accept = Control::Accept(Terms::new(terms.id, &[key(11)]));
-        assert!(follower.handle(&accept, &[key(21)]).agreed.is_none());
+        assert!(follower.handle(&accept, &[key(21)], now).agreed.is_none());
     }
 
     #[test]
     fn a_repeated_offer_gets_the_same_answer() {
+        let now = Instant::now();
         let mut follower = Negotiation::new(key(2), key(1));
         let offer = Control::Offer(Terms::new([9; 16], &[key(11)]));
-        let first = follower.handle(&offer, &[key(21)]);
-        let second = follower.handle(&offer, &[key(21)]);
+        let first = follower.handle(&offer, &[key(21)], now);
+        let second = follower.handle(&offer, &[key(21)], now);
         assert_eq!(first.reply, second.reply);
         assert_eq!(first.agreed, second.agreed);
     }

@@ -234,3 +234,28 @@ fn garbage_behind_the_magic_is_counted_and_changes_nothing() {
     assert_eq!(after.drops[reason], before.drops[reason] + 1);
     send(&mut net, A, B, 1, b"still");
 }
+
+#[cfg(feature = "mock-clock")]
+#[test]
+fn lanes_come_back_after_an_idle_hour() {
+    let mut net = two_sites(options(2, true), options(2, true));
+    net.run_for(Duration::from_secs(3600));
+    for round in 0..2 {
+        // The first packet finds no session and waits for a handshake of lane 0.
+        let packet = Packet::udp(A, B, b"good morning").build();
+        net.take_delivered(B);
+        net.send(A, 0, &packet);
+        net.run_for(Duration::from_secs(3));
+        assert_eq!(net.take_delivered(B), [packet], "round {round}");
+        for (from, to) in [(A, B), (B, A)] {
+            let before = net.site(from).counters().handed_out;
+            send(&mut net, from, to, 1, b"on its lane");
+            assert_eq!(
+                net.site(from).counters().handed_out,
+                before,
+                "round {round}"
+            );
+        }
+        net.run_for(Duration::from_secs(1000));
+    }
+}
