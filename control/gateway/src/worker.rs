@@ -29,6 +29,9 @@ const BATCH_FRAMES: usize = 8;
 const HANDOFFS_PER_TURN: usize = 16;
 /// Batches read from a door that is given up; what a flood brings beyond that is lost with it.
 const LAST_TURNS_MAX: usize = 256;
+/// A TUN queue stays attached this long after the last tunnel here went, so that a peer that comes and goes with
+/// reloads costs no packet.
+const DETACH_AFTER: Duration = Duration::from_secs(5);
 /// The longest sleep; a lost wake-up would cost no more.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// A worker that panics more often than this per second is beyond help.
@@ -70,6 +73,8 @@ struct Worker {
     truncated_seen: u64,
     tun_errors_logged: u64,
     tun_attached: bool,
+    /// Since when there is nothing here that could seal what the TUN queue brings.
+    tun_unwanted_since: Option<Instant>,
     /// By token: whether the door may have something to read.
     ready: Vec<bool>,
 }
@@ -102,10 +107,12 @@ fn run(seed: WorkerSeed) -> Counters {
         truncated_seen: 0,
         tun_errors_logged: 0,
         tun_attached: true,
+        tun_unwanted_since: None,
         ready: Vec::new(),
     };
     worker.register_doors();
-    worker.attach_tun(&mut [], Instant::now());
+    // Nothing waits in the queue yet.
+    worker.set_tun_attached(worker.wants_tun());
     let (mut window, mut panics) = (Instant::now(), 0);
     // A panic costs the batch it happened in; tunnels, flows and counters live on.
     while catch_unwind(AssertUnwindSafe(|| worker.serve())).is_err() {
@@ -255,26 +262,40 @@ impl Worker {
     /// hand every one of them to a sibling. The first worker always takes them, so that somebody drops what
     /// has no route.
     fn attach_tun(&mut self, frames: &mut [TunFrame], now: Instant) {
-        let wanted = self.engine.wants_tun() || self.id() == WorkerId(0);
-        if wanted == self.tun_attached {
+        if self.wants_tun() {
+            self.tun_unwanted_since = None;
+            self.set_tun_attached(true);
             return;
         }
-        if !wanted {
-            // What waits in a queue is lost when it is detached.
-            for _ in 0..LAST_TURNS_MAX {
-                if !self.tun_turn(frames, now) {
-                    break;
-                }
+        let since = *self.tun_unwanted_since.get_or_insert(now);
+        if !self.tun_attached || now.saturating_duration_since(since) < DETACH_AFTER {
+            return;
+        }
+        // What waits in a queue is lost when it is detached.
+        for _ in 0..LAST_TURNS_MAX {
+            if !self.tun_turn(frames, now) {
+                break;
             }
         }
-        match self.tun.set_attached(wanted) {
+        self.set_tun_attached(false);
+    }
+
+    fn wants_tun(&self) -> bool {
+        self.engine.wants_tun() || self.id() == WorkerId(0)
+    }
+
+    fn set_tun_attached(&mut self, attached: bool) {
+        if attached == self.tun_attached {
+            return;
+        }
+        match self.tun.set_attached(attached) {
             Ok(()) => {
-                self.tun_attached = wanted;
+                self.tun_attached = attached;
                 self.ready[TUN.0] = true;
             }
             Err(error) => {
                 let id = self.id().0;
-                tracing::warn!(worker = id, %error, wanted, "cannot attach or detach the TUN queue");
+                tracing::warn!(worker = id, %error, attached, "cannot attach or detach the TUN queue");
             }
         }
     }
