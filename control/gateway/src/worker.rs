@@ -189,7 +189,6 @@ impl Worker {
             if newest.generation() != self.engine.snapshot().generation() {
                 self.engine.handle_snapshot(newest.clone(), now);
                 self.drain();
-                self.attach_tun(&mut tun_frames, now);
             }
             while let Some(order) = mailbox.take_order() {
                 self.obey(order, &mut udp_frames, now);
@@ -197,6 +196,7 @@ impl Worker {
             while let Some(buffer) = mailbox.take_returned() {
                 self.engine.recycle(buffer);
             }
+            self.attach_tun(&mut tun_frames, now);
             self.look(Duration::ZERO);
             let mut worked = self.tun_turn(&mut tun_frames, now);
             worked |= self.udp_turn(&mut udp_frames, now);
@@ -204,7 +204,6 @@ impl Worker {
             if self.engine.poll_timeout().is_some_and(|at| at <= now) {
                 self.engine.handle_timeout(now);
                 self.drain();
-                self.attach_tun(&mut tun_frames, now);
             }
             if worked {
                 mailbox.turns.fetch_add(1, Ordering::Relaxed);
