@@ -115,8 +115,6 @@ pub struct Mailbox {
     orders: (Sender<Order>, Receiver<Order>),
     asleep: CachePadded<AtomicBool>,
     waker: Arc<Waker>,
-    /// Turns of the worker's loop that did something, and panics survived.
-    pub turns: AtomicU64,
     /// Panics that the worker survived.
     pub panics: AtomicU64,
     /// The worker's TUN queue has lost its interface.
@@ -139,7 +137,6 @@ impl Mailbox {
             orders: crossbeam::channel::unbounded(),
             asleep: CachePadded::new(AtomicBool::new(false)),
             waker,
-            turns: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             tun_gone: AtomicBool::new(false),
         }

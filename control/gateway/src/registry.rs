@@ -172,15 +172,20 @@ impl Registry {
     /// The next configuration for the workers.
     pub fn compile(&mut self) -> Arc<Snapshot> {
         self.generation.0 += 1;
-        self.specs.retain(|key, _| self.peers.by_key(key).is_some());
-        let still = |key: &PublicKey, specs: &HashMap<PublicKey, Arc<PeerSpec>>| {
-            let (spec, peer) = (specs.get(key)?, self.peers.by_key(key)?);
-            (spec.preshared_key == peer.preshared_key).then_some(())
-        };
-        self.lanes
-            .retain(|key, _| still(key, &self.specs).is_some());
+        let wanted: HashMap<PublicKey, &Peer> = self
+            .peers
+            .iter()
+            .map(|peer| (peer.public_key, peer))
+            .collect();
+        self.specs.retain(|key, _| wanted.contains_key(key));
         self.endpoint_serials
-            .retain(|key, _| self.peers.by_key(key).is_some());
+            .retain(|key, _| wanted.contains_key(key));
+        // A new preshared key makes a new lane 0, on which lanes are agreed anew.
+        let specs = &self.specs;
+        self.lanes.retain(|key, _| {
+            let pair = specs.get(key).zip(wanted.get(key));
+            pair.is_some_and(|(spec, peer)| spec.preshared_key == peer.preshared_key)
+        });
         let mut load = vec![0usize; self.workers];
         let mut taken: Vec<bool> = Vec::new();
         for spec in self.specs.values() {
@@ -296,6 +301,7 @@ const REJECT_AFTER_TIME: Duration = Duration::from_secs(180);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use patronus_tunnel::PresharedKey;
 
     fn peer(byte: u8) -> Peer {
         let mut peer = Peer::new(PublicKey::from_bytes([byte; 32]));
@@ -382,5 +388,46 @@ mod tests {
             .unwrap()
             .endpoint_serial;
         assert_ne!(before, after);
+    }
+
+    #[test]
+    fn lanes_last_as_long_as_the_keys_they_were_agreed_under() {
+        let key = PublicKey::from_bytes([1; 32]);
+        let lanes = || {
+            let lane = Lane {
+                remote: PublicKey::from_bytes([9; 32]),
+                preshared_key: PresharedKey::from_bytes([8; 32]),
+            };
+            vec![(WorkerId(1), lane)]
+        };
+        let agreed = || {
+            let mut registry = registry().with_lanes();
+            let id = registry.compile().peer_by_key(&key).unwrap().id;
+            assert!(registry.set_lanes(id, lanes()));
+            assert_eq!(registry.compile().peer_by_key(&key).unwrap().lanes.len(), 1);
+            assert!(
+                !registry.set_lanes(id, lanes()),
+                "the same lanes are no news"
+            );
+            registry
+        };
+        let lanes_left =
+            |registry: &mut Registry| registry.compile().peer_by_key(&key).unwrap().lanes.len();
+
+        let mut registry = agreed();
+        registry.set_peer(Peer {
+            keepalive: None,
+            ..peer(1)
+        });
+        assert_eq!(lanes_left(&mut registry), 1);
+        registry.set_peer(Peer {
+            preshared_key: Some(PresharedKey::from_bytes([7; 32])),
+            ..peer(1)
+        });
+        assert_eq!(lanes_left(&mut registry), 0);
+
+        let mut registry = agreed();
+        registry.set_private_key(PrivateKey::from_bytes([3; 32]));
+        assert_eq!(lanes_left(&mut registry), 0);
     }
 }

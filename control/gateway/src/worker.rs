@@ -206,7 +206,6 @@ impl Worker {
                 self.drain();
             }
             if worked {
-                mailbox.turns.fetch_add(1, Ordering::Relaxed);
                 self.idle.worked();
                 continue;
             }
@@ -229,7 +228,7 @@ impl Worker {
             return;
         }
         if !exchange.is_stopping() && !self.look(timeout) {
-            // Nothing came in the longest sleep: look behind every door, in case an edge was missed.
+            // Nothing came in all that time: look behind every door, in case an edge was missed.
             self.ready.fill(true);
         }
         mailbox.awake();
