@@ -47,6 +47,8 @@ pub struct Peer {
     last_initiation: Option<Instant>,
     /// The receiver index of a session that we answered and that the peer has not used yet.
     unconfirmed: Option<u32>,
+    /// The one before, which the peer may use although it has sent another initiation since.
+    unconfirmed_before: Option<u32>,
     handshake_completed: bool,
 }
 
@@ -135,6 +137,7 @@ impl Peer {
             unanswered_since: None,
             last_initiation: None,
             unconfirmed: None,
+            unconfirmed_before: None,
             handshake_completed: false,
         }
     }
@@ -273,8 +276,12 @@ impl Peer {
         };
         self.last_authenticated = now;
         self.unanswered_since = None;
-        if self.unconfirmed.is_some() && self.unconfirmed == index_at(datagram, RECEIVER_AT) {
+        let used = index_at(datagram, RECEIVER_AT);
+        if self.unconfirmed.is_some()
+            && (used == self.unconfirmed || used == self.unconfirmed_before)
+        {
             self.unconfirmed = None;
+            self.unconfirmed_before = None;
             self.handshake_completed = true;
         }
         if !self.has_session {
@@ -316,6 +323,7 @@ impl Peer {
                 match is_initiation {
                     true => {
                         self.last_initiation = Some(now);
+                        self.unconfirmed_before = self.unconfirmed;
                         self.unconfirmed = index_at(reply, SENDER_AT);
                     }
                     false => self.handshake_completed = true,
