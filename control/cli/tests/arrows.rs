@@ -9,6 +9,7 @@ use serde_json::Value;
 /// Who may depend on whom, below itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-packet", &[]),
+    ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-packet"]),
     ("patronus-engine", &["patronus-packet", "patronus-tunnel"]),
     ("patronus-io", &["patronus-packet"]),
@@ -43,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CONTROL_ONLY: &[&str] = &["tokio", "rtnetlink", "clap", "serde_json"];
 const DATAPLANE: &[&str] = &[
     "patronus-packet",
+    "patronus-policy",
     "patronus-tunnel",
     "patronus-engine",
     "patronus-io",
