@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use patronus_engine::{Engine, EngineConfig, Generation, PeerId, PeerSpec, PeerStats, Snapshot};
 use patronus_packet::{Endpoint, Joining, Prefix, TrainLimits, TunFrame, UdpFrame};
-use patronus_tunnel::{Identity, PrivateKey, PublicKey, WorkerId};
+use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
 
 use crate::traffic::{HUB_HOST, Toward, Traffic};
 
@@ -452,7 +452,14 @@ fn engine(
         },
         trains: TRAINS,
     };
-    let identity = Arc::new(Identity::new(key, HANDSHAKES_PER_S));
+    let identity = Arc::new(Identity::new(
+        key,
+        HANDSHAKES_PER_S,
+        WallClock {
+            at: epoch,
+            unix: Duration::from_secs(1_700_000_000),
+        },
+    ));
     let specs = peers.into_iter().map(Arc::new);
     let snapshot = Snapshot::new(Generation(1), identity, epoch, MTU, specs);
     Engine::new(config, &Arc::new(snapshot), epoch)

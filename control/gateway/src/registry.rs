@@ -7,12 +7,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
 use patronus_engine::{Generation, LaneSpec, PeerId, PeerSpec, Snapshot};
 use patronus_tunnel::lanes::{Lane, lane_key};
-use patronus_tunnel::{Identity, PrivateKey, PublicKey, WorkerId};
+use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
 
 /// Handshake messages a second, over all peers, above which strangers have to prove their address with a
 /// cookie. One costs about 0.2 ms, so a flood takes at most a twentieth of a core.
@@ -50,7 +50,7 @@ impl Registry {
             mtu,
             workers,
             generation: Generation::default(),
-            identity: Arc::new(Identity::new(private_key, HANDSHAKES_PER_S)),
+            identity: Arc::new(Identity::new(private_key, HANDSHAKES_PER_S, wall_clock())),
             peers: PeerSet::new(),
             specs: HashMap::new(),
             resolved: HashMap::new(),
@@ -134,7 +134,8 @@ impl Registry {
     /// Changes our key pair; every session ends.
     pub fn set_private_key(&mut self, key: PrivateKey) {
         if key.public_key() != self.identity.public_key() {
-            self.identity = Arc::new(Identity::new(key, HANDSHAKES_PER_S));
+            let clock = self.identity.clock();
+            self.identity = Arc::new(Identity::new(key, HANDSHAKES_PER_S, clock));
             // They were agreed between the old keys.
             self.lanes.clear();
             if !self.lane_identities.is_empty() {
@@ -265,9 +266,21 @@ impl Registry {
     }
 }
 
+/// The system's clock. One that is before 1970 counts as 1970: peers that knew us later refuse us then, as they
+/// must.
+fn wall_clock() -> WallClock {
+    WallClock {
+        at: Instant::now(),
+        unix: SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default(),
+    }
+}
+
 fn lane_identities(identity: &Identity, workers: usize) -> Vec<Arc<Identity>> {
     let keys = (0..workers).map(|worker| lane_key(identity.private_key(), worker as u8));
-    keys.map(|key| Arc::new(Identity::new(key, HANDSHAKES_PER_S)))
+    let clock = identity.clock();
+    keys.map(|key| Arc::new(Identity::new(key, HANDSHAKES_PER_S, clock)))
         .collect()
 }
 

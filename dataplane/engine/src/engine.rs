@@ -249,7 +249,7 @@ impl Engine {
             let Some(slot) = self.connect.pop_front() else {
                 break;
             };
-            pipeline::initiate(self, slot);
+            pipeline::initiate(self, slot, now);
         }
         if now >= self.next_timer {
             self.run_peer_timers(now);

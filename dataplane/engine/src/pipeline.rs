@@ -17,6 +17,7 @@ use patronus_packet::cut::PADDING_MULTIPLE;
 use patronus_packet::{
     Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse,
 };
+use patronus_tunnel::clock::Label;
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::peer::CONTROL_ROOM;
 use patronus_tunnel::{
@@ -171,7 +172,8 @@ pub(crate) fn has_room_for_control(engine: &Engine) -> bool {
 }
 
 /// Begins a handshake with a peer whose address is known.
-pub(crate) fn initiate(engine: &mut Engine, slot: Slot) {
+pub(crate) fn initiate(engine: &mut Engine, slot: Slot, now: Instant) {
+    let label = label_for(engine, slot, now);
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
@@ -179,7 +181,7 @@ pub(crate) fn initiate(engine: &mut Engine, slot: Slot) {
         return;
     };
     debug_assert!(engine.udp_out.free() >= CONTROL_ROOM);
-    if let Some(len) = peer.tunnel.initiate(engine.udp_out.room()) {
+    if let Some(len) = peer.tunnel.initiate(label, engine.udp_out.room(), now) {
         engine.udp_out.commit_own(len, &endpoint);
         engine.peers.count(slot, 0, len as u64);
     }
@@ -187,11 +189,12 @@ pub(crate) fn initiate(engine: &mut Engine, slot: Slot) {
 
 /// Runs one peer's timers.
 pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
+    let label = label_for(engine, slot, now);
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
     let (id, endpoint) = (peer.spec.id, peer.endpoint);
-    let timed = peer.tunnel.on_timer(engine.udp_out.room(), now);
+    let timed = peer.tunnel.on_timer(label, engine.udp_out.room(), now);
     if let (Some(len), Some(endpoint)) = (timed.send, endpoint) {
         engine.udp_out.commit_own(len, &endpoint);
         engine.peers.count(slot, 0, len as u64);
@@ -203,6 +206,15 @@ pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         engine.event(Event::HandshakeTimeout(id));
     }
     lanes::on_timer(engine, slot, now);
+}
+
+/// The date of the next initiation of one tunnel.
+fn label_for(engine: &Engine, slot: Slot, now: Instant) -> Label {
+    let role = engine.peers.get(slot).map(|peer| &peer.role);
+    role.map_or(engine.snapshot.identity(), |role| {
+        lanes::identity_of(engine, role)
+    })
+    .label(now)
 }
 
 /// Sends what waited for the handshakes that are done, as far as there is room.
@@ -224,7 +236,7 @@ fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
     };
     let mut sent_bytes = 0;
     let mut complete = true;
-    while peer.tunnel.has_session() && peer.tunnel.staged_len() > 0 {
+    while peer.tunnel.can_seal(now) && peer.tunnel.staged_len() > 0 {
         if !engine.udp_out.has_room(1, STAGED_ROOM) {
             engine.unflushed.push_front(slot);
             complete = false;
@@ -345,14 +357,14 @@ fn seal(
         }
     };
     debug_assert_eq!(cutter.segments() as u64, packets);
-    if !peer.tunnel.has_session() {
+    if !peer.tunnel.can_seal(now) {
         while let Some(segment) = cutter.next_segment(padding) {
-            match peer.tunnel.stage(segment.padded, now) {
+            match peer.tunnel.stage(segment.padded) {
                 Staged::Queued => engine.counters.staged += 1,
                 Staged::OldestDropped => engine.counters.drop(DropReason::StagedOverflow, 1),
             }
         }
-        initiate(engine, slot);
+        initiate(engine, slot, now);
         return;
     }
     let mut sealed_bytes = 0;
@@ -527,9 +539,7 @@ fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoi
         return;
     };
     let room = engine.udp_out.room();
-    let opened = peer
-        .tunnel
-        .open_handshake(endpoint.remote.ip(), datagram, room, now);
+    let opened = peer.tunnel.open_handshake(datagram, room, now);
     match opened {
         Ok(Opened::Reply(len)) => {
             let id = peer.spec.id;

@@ -4,8 +4,8 @@
 //! engine, then every output out of it, then the next input; packets for a sibling are carried there. After every
 //! step it checks the engine's books. All chance comes from one seed, which a failing test prints.
 //!
-//! Without feature `mock-clock` only the engines' own time is virtual: boringtun reads the real clock, which
-//! hardly moves, so handshakes are neither retried nor renewed. With it both move in step.
+//! boringtun, which counts handshakes at the gate and plays the stock peer in tests, reads the real clock, which hardly
+//! moves meanwhile. With feature `mock-clock` it moves in step.
 
 mod dice;
 mod site;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use patronus_packet::frame::FRAME_DATA_MAX;
 use patronus_packet::{Door, Endpoint, FrameBuf, Prefix, TunFrame, UdpFrame};
-use patronus_tunnel::{Identity, PrivateKey, WorkerId};
+use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
 
 use crate::snapshot::PeerStats;
 use crate::{Engine, Event, Handoff, LaneSpec, PeerId, PeerSpec};
@@ -100,6 +100,7 @@ impl Net {
         let identity = Arc::new(Identity::new(
             PrivateKey::generate(),
             options.handshakes_per_s,
+            self.clock(),
         ));
         let mut site = Site {
             steering: Steering::ByIndex,
@@ -190,8 +191,9 @@ impl Net {
     /// Gives a site another key pair.
     pub fn set_identity(&mut self, site: SiteId, key: PrivateKey) {
         let handshakes_per_s = self.sites[site.0].options.handshakes_per_s;
+        let clock = self.clock();
         let changed = &mut self.sites[site.0];
-        changed.identity = Arc::new(Identity::new(key, handshakes_per_s));
+        changed.identity = Arc::new(Identity::new(key, handshakes_per_s, clock));
         changed.lane_identities = site::lane_identities(&changed.identity, &changed.options);
         self.reload(site);
     }
@@ -547,6 +549,14 @@ impl Net {
                     "site {at} publishes late"
                 );
             }
+        }
+    }
+
+    /// The world's clock: it is 2023 when it begins.
+    fn clock(&self) -> WallClock {
+        WallClock {
+            at: self.epoch,
+            unix: Duration::from_secs(1_700_000_000),
         }
     }
 

@@ -5,14 +5,14 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use patronus_engine::{Engine, EngineConfig, Generation, PeerId, PeerSpec, Snapshot};
 use patronus_packet::vnet::NEEDS_CSUM;
 use patronus_packet::{
     FrameBuf, GsoKind, Joining, Prefix, TrainLimits, TunFrame, UdpFrame, VnetHeader,
 };
-use patronus_tunnel::{Identity, PrivateKey, WorkerId};
+use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
 
 const PAYLOAD: usize = 13_800;
 const GSO_SIZE: u16 = 1380;
@@ -127,7 +127,14 @@ fn carry(from: &mut Site, to: &mut Site, wire: &mut [UdpFrame], now: Instant) ->
 
 fn pair(workers: usize) -> ([Site; 2], Vec<UdpFrame>, Instant) {
     let now = Instant::now();
-    let identities = [(); 2].map(|()| Arc::new(Identity::new(PrivateKey::generate(), 100)));
+    let identities = [(); 2].map(|()| {
+        let unix = Duration::from_secs(1_700_000_000);
+        Arc::new(Identity::new(
+            PrivateKey::generate(),
+            100,
+            WallClock { at: now, unix },
+        ))
+    });
     let mut sites = [
         site(0, &identities, workers, now),
         site(1, &identities, workers, now),

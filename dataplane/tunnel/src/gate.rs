@@ -1,43 +1,43 @@
 //! The front door for handshake messages: who we are, the MACs, and the answer to a flood.
 //!
 //! One gate is shared by all workers. It checks `mac1`, and under load `mac2`, before anybody spends a
-//! Diffie-Hellman on a message (whitepaper, section 5.3). Every tunnel has a limiter of its own that never
-//! trips, so a message is counted once.
+//! Diffie-Hellman on a message (whitepaper, section 5.3). boringtun's limiter counts and bakes the cookies.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::time::Instant;
 
-use blake2::digest::consts::U16;
-use blake2::digest::{KeyInit, Mac};
-use blake2::{Blake2s256, Blake2sMac, Digest};
+use blake2::{Blake2s256, Digest};
 use boringtun::noise::handshake::parse_handshake_anon;
 use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
+use crate::clock::{Label, Labels, WallClock};
 use crate::keys::{KEY_LEN, PrivateKey, PublicKey};
 use crate::message::{COOKIE_LEN, INITIATION_LEN, has_low_order_ephemeral};
+use crate::noise::mac;
 
 /// Bytes of one MAC, and of both, at the end of a handshake message.
 const MAC_LEN: usize = 16;
 const MACS_LEN: usize = 2 * MAC_LEN;
 
-/// Our own key pair, ready for boringtun, and the gate that belongs to it.
+/// Our own key pair, ready for handshakes, the labels that they carry, and the gate that belongs to it.
 pub struct Identity {
     pub(crate) secret: x25519::StaticSecret,
     pub(crate) public: x25519::PublicKey,
-    pub(crate) never_loaded: Arc<RateLimiter>,
+    labels: Labels,
     gate: Gate,
     private_key: PrivateKey,
 }
 
 impl Identity {
-    /// Derives the public key; the gate asks for cookies above `handshakes_per_s` messages a second.
-    pub fn new(private_key: PrivateKey, handshakes_per_s: u64) -> Self {
+    /// Derives the public key; the gate asks for cookies above `handshakes_per_s` messages a second. `clock` dates
+    /// our initiations: a peer refuses those that are not later than the last one it took, also across a restart.
+    pub fn new(private_key: PrivateKey, handshakes_per_s: u64, clock: WallClock) -> Self {
         let secret = x25519::StaticSecret::from(*private_key.as_bytes());
         let public = x25519::PublicKey::from(&secret);
         Self {
-            never_loaded: Arc::new(RateLimiter::new(&public, u64::MAX)),
+            labels: Labels::new(clock),
             gate: Gate {
                 limiter: RateLimiter::new(&public, handshakes_per_s),
                 mac1_key: Blake2s256::new()
@@ -60,6 +60,16 @@ impl Identity {
     /// Our private key.
     pub fn private_key(&self) -> &PrivateKey {
         &self.private_key
+    }
+
+    /// The clock that dates our initiations.
+    pub fn clock(&self) -> WallClock {
+        self.labels.clock()
+    }
+
+    /// The date of the next initiation: later than every one before.
+    pub fn label(&self, now: Instant) -> Label {
+        self.labels.next(now)
     }
 
     /// The door that handshake messages come through.
@@ -125,11 +135,8 @@ impl Gate {
         let Some((message, macs)) = initiation.split_at_checked(INITIATION_LEN - MACS_LEN) else {
             return false;
         };
-        let mut mac = <Blake2sMac<U16> as KeyInit>::new_from_slice(&self.mac1_key)
-            .expect("a hash of 32 bytes is a BLAKE2s key");
-        Mac::update(&mut mac, message);
         // The key is derived from our public key, so there is no secret that the time of this could tell.
-        macs.len() == MACS_LEN && mac.finalize().into_bytes()[..] == macs[..MAC_LEN]
+        macs.len() == MACS_LEN && mac(&self.mac1_key, message) == macs[..MAC_LEN]
     }
 
     /// Starts the next second of counting; call about once a second, from any worker.

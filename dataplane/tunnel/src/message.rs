@@ -6,6 +6,8 @@ pub const INITIATION_LEN: usize = 148;
 pub const RESPONSE_LEN: usize = 92;
 /// Bytes of a cookie reply.
 pub const COOKIE_LEN: usize = 64;
+/// Bytes before the sealed part of a data message: type, receiver, counter.
+pub const DATA_HEADER_LEN: usize = 16;
 /// Bytes that a data message adds to its plaintext: header 16, tag 16.
 pub const DATA_OVERHEAD: usize = 32;
 /// Counters at and above this are refused: `REJECT_AFTER_MESSAGES`, 2^64 - 2^13 - 1.

@@ -1,55 +1,92 @@
-//! One peer's tunnel: boringtun's `Tunn`, the packets that wait for its handshake, and the timers that
-//! boringtun leaves to its caller.
+//! One peer's tunnel: its sessions, the handshake under way, the packets that wait for it, and the timers of the
+//! protocol.
 //!
-//! Differences from boringtun's own device, each on purpose: packets wait in our queue, so that every one of
-//! them is accounted for; persistent keepalive is ours, counts from the last authenticated packet in either
-//! direction as in the Linux kernel (`drivers/net/wireguard/timers.c`), keeps trying after a failed handshake
-//! and may change without a new session; initiations closer than 20 ms apart are refused (whitepaper,
-//! section 5.1, `INITIATIONS_PER_SECOND` in the kernel); counters near 2^64 are refused.
+//! ```text
+//!   initiate()             finish() of the answer                data on the session that we answered
+//!  ----------> attempt ---------------------------> current <------------------------------------ unconfirmed
+//!      ^          | 90 s                               | a newer one                                    ^
+//!      |          v                                    v                                                | respond()
+//!      |        given up                            previous                                            |
+//!      +--- sending on a worn session, 15 s without any answer, or a packet without a session -------------+
+//! ```
+//!
+//! The rules are those of the whitepaper, section 6, read as the Linux kernel reads them
+//! (`drivers/net/wireguard/{timers,receive,send,noise}.c`), on a clock that the caller brings. On purpose
+//! different: a session that we answered replaces another one only when it is used, and two of them are kept until
+//! then, so that a peer whose first answer was late may use either; persistent keepalive counts from the last
+//! authenticated packet in either direction.
 
 use std::collections::VecDeque;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use boringtun::noise::errors::WireGuardError;
-use boringtun::noise::{Tunn, TunnResult};
-use boringtun::x25519;
-
+use crate::clock::Label;
 use crate::gate::Identity;
 use crate::index::PeerIndex;
 use crate::keys::{PresharedKey, PublicKey};
 use crate::message::{COUNTER_LIMIT, DATA_OVERHEAD, INITIATION_LEN, Message};
+use crate::noise::{Handshake, Invalid, TransportKeys};
+use crate::session::{REJECT_AFTER, Session};
 
 /// Packets that wait for a handshake, per peer: `MAX_STAGED_PACKETS` of the Linux kernel.
 pub const STAGED_MAX: usize = 128;
 /// Room that every output buffer of a control message must have, in bytes.
 pub const CONTROL_ROOM: usize = INITIATION_LEN;
-/// The least distance between two initiations of one peer that are worth a Diffie-Hellman.
+/// The least distance between two initiations of one peer that are worth a Diffie-Hellman
+/// (`INITIATIONS_PER_SECOND` in the kernel).
 pub const INITIATION_INTERVAL_MIN: Duration = Duration::from_millis(20);
 /// How often [`Peer::on_timer`] wants to be called.
 pub const TIMER_INTERVAL: Duration = Duration::from_millis(250);
-
 /// How long a handshake is tried before what waits for it is dropped: `REKEY_ATTEMPT_TIME` of the whitepaper.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
+/// An initiation without an answer is sent again after this time: `REKEY_TIMEOUT`.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// And up to this much later, so that two sites that began together part: `REKEY_TIMEOUT_JITTER_MAX_JIFFIES`.
+const RETRY_JITTER_MAX_MS: u64 = 334;
+/// Data is answered by an empty packet after this time, where nothing else was sent: `KEEPALIVE_TIMEOUT`.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(10);
+/// Data without any answer for this long makes a new handshake: `KEEPALIVE_TIMEOUT + REKEY_TIMEOUT`.
+const UNANSWERED_MAX: Duration = Duration::from_secs(15);
+/// Receiving on a session as old as this makes its initiator replace it at the last minute:
+/// `REJECT_AFTER_TIME - KEEPALIVE_TIMEOUT - REKEY_TIMEOUT`.
+const LAST_MINUTE: Duration = Duration::from_secs(165);
 
-/// One peer and its session, owned by one worker.
+/// One peer and its sessions, owned by one worker.
 pub struct Peer {
-    tunn: Tunn,
+    handshake: Handshake,
     index: PeerIndex,
-    has_session: bool,
+    /// The low byte of the next session's receiver index.
+    next_session: u8,
+    /// What data is sealed with.
+    current: Option<Box<Session>>,
+    /// The one before, for what is still under way.
+    previous: Option<Box<Session>>,
+    /// Sessions that we answered and that the peer has not used yet, the newest first.
+    unconfirmed: [Option<Box<Session>>; 2],
+    /// The handshake that we began and that is not done.
+    attempt: Option<Attempt>,
+    /// A handshake is wanted at the next timer: sending showed that the session is worn.
+    wants_handshake: bool,
+    /// Whether receiving has asked for the current session's successor already.
+    is_last_minute_said: bool,
     staged: VecDeque<Box<[u8]>>,
-    /// When the first of the packets that wait began to.
-    waiting_since: Option<Instant>,
     keepalive: Option<Duration>,
     last_authenticated: Instant,
+    /// When data was received to which nothing was sent yet.
+    unacknowledged_since: Option<Instant>,
     /// When the first packet was sent to which nothing was heard yet.
     unanswered_since: Option<Instant>,
+    /// The same, empty packets not counted.
+    data_unanswered_since: Option<Instant>,
     last_initiation: Option<Instant>,
-    /// The receiver index of a session that we answered and that the peer has not used yet.
-    unconfirmed: Option<u32>,
-    /// The one before, which the peer may use although it has sent another initiation since.
-    unconfirmed_before: Option<u32>,
     handshake_completed: bool,
+    random: u64,
+}
+
+/// A handshake that we try to complete.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    began: Instant,
+    retry_at: Instant,
 }
 
 /// What came out of an authenticated message.
@@ -118,27 +155,25 @@ impl Peer {
         index: PeerIndex,
         now: Instant,
     ) -> Self {
-        let tunn = Tunn::new(
-            identity.secret.clone(),
-            x25519::PublicKey::from(*public_key.as_bytes()),
-            preshared_key.map(|key| *key.as_bytes()),
-            None,
-            index.as_u32(),
-            Some(identity.never_loaded.clone()),
-        );
         Self {
-            tunn,
+            handshake: Handshake::new(identity, public_key, preshared_key),
             index,
-            has_session: false,
+            next_session: 0,
+            current: None,
+            previous: None,
+            unconfirmed: [None, None],
+            attempt: None,
+            wants_handshake: false,
+            is_last_minute_said: false,
             staged: VecDeque::new(),
-            waiting_since: None,
             keepalive,
             last_authenticated: now,
+            unacknowledged_since: None,
             unanswered_since: None,
+            data_unanswered_since: None,
             last_initiation: None,
-            unconfirmed: None,
-            unconfirmed_before: None,
             handshake_completed: false,
+            random: u64::from(index.as_u32()) << 8 | 1,
         }
     }
 
@@ -147,10 +182,16 @@ impl Peer {
         self.index
     }
 
-    /// Whether [`seal`](Self::seal) may be called.
+    /// Whether [`seal`](Self::seal) finds a session; one that came of age since the last timer still counts.
     #[inline]
     pub fn has_session(&self) -> bool {
-        self.has_session
+        self.current.is_some()
+    }
+
+    /// Whether [`seal`](Self::seal) will seal at `now`.
+    #[inline]
+    pub fn can_seal(&self, now: Instant) -> bool {
+        self.current.as_ref().is_some_and(|it| it.is_usable(now))
     }
 
     /// Whether a handshake completed since the last call: the peer answered ours, or used the session that we
@@ -178,7 +219,7 @@ impl Peer {
     }
 
     /// Seals `plaintext`, padded by the caller, into `out`; returns the datagram's length, or `None` where
-    /// there is no session. Empty plaintext is a keepalive.
+    /// there is no session, or only one too old to be used. Empty plaintext is a keepalive.
     ///
     /// # Panics
     /// When `out` is shorter than `plaintext` plus [`DATA_OVERHEAD`]: the caller sizes its buffers.
@@ -189,24 +230,21 @@ impl Peer {
             "no room to seal {} bytes",
             plaintext.len()
         );
-        if !self.has_session {
+        let session = self.current.as_mut()?;
+        if !session.is_usable(now) {
             return None;
         }
-        let TunnResult::WriteToNetwork(datagram) = self.tunn.encapsulate(plaintext, out) else {
-            debug_assert!(false, "a session seals");
-            return None;
-        };
-        debug_assert_eq!(datagram.len(), plaintext.len() + DATA_OVERHEAD);
-        self.last_authenticated = now;
-        self.unanswered_since.get_or_insert(now);
-        Some(datagram.len())
+        let len = session.seal(plaintext, out);
+        self.wants_handshake |= session.is_worn(now);
+        self.sent(now);
+        if !plaintext.is_empty() {
+            self.data_unanswered_since.get_or_insert(now);
+        }
+        Some(len)
     }
 
     /// Keeps a packet, already padded, until the handshake is done.
-    pub fn stage(&mut self, padded: &[u8], now: Instant) -> Staged {
-        if self.staged.is_empty() {
-            self.waiting_since = Some(now);
-        }
+    pub fn stage(&mut self, padded: &[u8]) -> Staged {
         let full = self.staged.len() >= STAGED_MAX;
         if full {
             self.staged.pop_front();
@@ -226,16 +264,13 @@ impl Peer {
 
     /// Begins a handshake unless one is under way; returns the length of the initiation in `out`.
     ///
-    /// `out` must hold [`CONTROL_ROOM`] bytes.
-    pub fn initiate(&mut self, out: &mut [u8]) -> Option<usize> {
+    /// `label` is the next of [`Identity::label`]; `out` must hold [`CONTROL_ROOM`] bytes.
+    pub fn initiate(&mut self, label: Label, out: &mut [u8], now: Instant) -> Option<usize> {
         assert!(out.len() >= CONTROL_ROOM, "no room for an initiation");
-        match self.tunn.format_handshake_initiation(out, false) {
-            TunnResult::WriteToNetwork(initiation) => Some(initiation.len()),
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => None,
+        if self.attempt.is_some() {
+            return None;
         }
+        Some(self.send_initiation(label, now, out, now))
     }
 
     /// Opens a data message whose index named this peer.
@@ -258,36 +293,33 @@ impl Peer {
             "no room to open {} bytes",
             datagram.len()
         );
-        // boringtun computes `counter + 1024` and `counter + 1` on the counter of an authenticated message.
         if counter >= COUNTER_LIMIT {
             return Err(Refused::CounterLimit);
         }
-        let opened = match self.tunn.decapsulate(None, datagram, out) {
-            TunnResult::WriteToTunnelV4(packet, _) | TunnResult::WriteToTunnelV6(packet, _) => {
-                Ok(Opened::Packet(packet.len()))
-            }
-            TunnResult::Done => Ok(Opened::Keepalive),
-            TunnResult::Err(WireGuardError::InvalidPacket) => Err(Refused::InnerMalformed),
-            TunnResult::Err(error) => return Err(data_refusal(&error)),
-            TunnResult::WriteToNetwork(_) => {
-                debug_assert!(false, "a data message has no answer");
-                return Err(Refused::NoSession);
-            }
-        };
-        self.last_authenticated = now;
-        self.unanswered_since = None;
-        let used = index_at(datagram, RECEIVER_AT);
-        if self.unconfirmed.is_some()
-            && (used == self.unconfirmed || used == self.unconfirmed_before)
+        let used = index_at(datagram, RECEIVER_AT).ok_or(Refused::NoSession)?;
+        let session = self.session_mut(used).ok_or(Refused::NoSession)?;
+        if session.age(now) >= REJECT_AFTER {
+            return Err(Refused::NoSession);
+        }
+        let len = session.open(datagram, counter, out)?;
+        self.confirm(used);
+        self.heard(now);
+        if let Some(session) = &self.current
+            && session.local_index() == used
+            && session.is_initiator()
+            && !self.is_last_minute_said
+            && session.age(now) >= LAST_MINUTE
         {
-            self.unconfirmed = None;
-            self.unconfirmed_before = None;
-            self.handshake_completed = true;
+            self.is_last_minute_said = true;
+            self.wants_handshake = true;
         }
-        if !self.has_session {
-            self.refresh();
+        if len == 0 {
+            return Ok(Opened::Keepalive);
         }
-        opened
+        self.unacknowledged_since.get_or_insert(now);
+        inner_len(&out[..len])
+            .map(Opened::Packet)
+            .ok_or(Refused::InnerMalformed)
     }
 
     /// Takes a handshake message or a cookie reply that passed the gate.
@@ -299,91 +331,159 @@ impl Peer {
     /// When `out` is shorter than [`CONTROL_ROOM`].
     pub fn open_handshake(
         &mut self,
-        source: IpAddr,
         datagram: &[u8],
         out: &mut [u8],
         now: Instant,
     ) -> Result<Opened, Refused> {
         assert!(out.len() >= CONTROL_ROOM, "no room for an answer");
-        let message = Message::parse(datagram).map_err(|_| Refused::HandshakeInvalid)?;
-        let is_initiation = message == Message::Initiation;
-        let is_cookie = matches!(message, Message::Cookie { .. });
-        if is_initiation
-            && self
-                .last_initiation
-                .is_some_and(|last| now - last < INITIATION_INTERVAL_MIN)
-        {
-            return Err(Refused::HandshakeFlood);
-        }
-        match self.tunn.decapsulate(Some(source), datagram, out) {
-            TunnResult::WriteToNetwork(reply) => {
-                let len = reply.len();
-                self.last_authenticated = now;
-                self.unanswered_since = None;
-                match is_initiation {
-                    true => {
-                        self.last_initiation = Some(now);
-                        self.unconfirmed_before = self.unconfirmed;
-                        self.unconfirmed = index_at(reply, SENDER_AT);
-                    }
-                    false => self.handshake_completed = true,
-                }
-                self.refresh();
-                Ok(Opened::Reply(len))
-            }
-            TunnResult::Done => Ok(Opened::Handshake),
-            TunnResult::Err(_) if is_cookie => Err(Refused::CookieInvalid),
-            TunnResult::Err(WireGuardError::WrongTai64nTimestamp) => {
-                Err(Refused::HandshakeReplayed)
-            }
-            TunnResult::Err(_) => Err(Refused::HandshakeInvalid),
-            TunnResult::WriteToTunnelV4(..) | TunnResult::WriteToTunnelV6(..) => {
-                debug_assert!(false, "handshake messages carry no packet");
-                Err(Refused::HandshakeInvalid)
-            }
+        match Message::parse(datagram) {
+            Ok(Message::Initiation) => self.answer(datagram, out, now),
+            Ok(Message::Response { .. }) => self.finish(datagram, out, now),
+            Ok(Message::Cookie { .. }) => match self.handshake.take_cookie(datagram, now) {
+                Ok(()) => Ok(Opened::Handshake),
+                Err(_) => Err(Refused::CookieInvalid),
+            },
+            Ok(Message::Data { .. }) | Err(_) => Err(Refused::HandshakeInvalid),
         }
     }
 
-    /// Retries, rekeys, expires and keeps alive; call every [`TIMER_INTERVAL`].
+    /// Retries, rekeys, expires and keeps alive; call every [`TIMER_INTERVAL`] with the next of
+    /// [`Identity::label`].
     ///
     /// # Panics
     /// When `out` is shorter than [`CONTROL_ROOM`].
-    pub fn on_timer(&mut self, out: &mut [u8], now: Instant) -> Timed {
+    pub fn on_timer(&mut self, label: Label, out: &mut [u8], now: Instant) -> Timed {
         assert!(out.len() >= CONTROL_ROOM, "no room for an initiation");
-        let (send, gave_up) = match self.tunn.update_timers(out) {
-            TunnResult::WriteToNetwork(message) => (Some(message.len()), false),
-            TunnResult::Err(WireGuardError::ConnectionExpired) => (None, true),
-            TunnResult::Done
-            | TunnResult::Err(_)
-            | TunnResult::WriteToTunnelV4(..)
-            | TunnResult::WriteToTunnelV6(..) => (None, false),
-        };
-        let mut timed = Timed {
-            send,
-            ..Timed::default()
-        };
-        if gave_up && !self.staged.is_empty() {
-            if self
-                .waiting_since
-                .is_some_and(|since| now.saturating_duration_since(since) < GIVE_UP_AFTER)
-            {
-                // boringtun wipes everything 540 s after the last handshake, a handshake under way included.
-                timed.send = self.initiate(out);
-            } else {
+        self.expire(now);
+        let mut timed = Timed::default();
+        match self.attempt {
+            Some(attempt) if now.saturating_duration_since(attempt.began) >= GIVE_UP_AFTER => {
+                self.attempt = None;
+                self.handshake.forget();
+                // Silence from here on, until there is something to send again.
+                self.data_unanswered_since = None;
+                self.wants_handshake = false;
                 timed.staged_dropped = self.staged.len();
                 self.staged.clear();
             }
+            Some(attempt) if now >= attempt.retry_at => {
+                timed.send = Some(self.send_initiation(label, attempt.began, out, now));
+                return timed;
+            }
+            Some(_) => {}
+            None if self.handshake_is_due(now) => {
+                timed.send = Some(self.send_initiation(label, now, out, now));
+                return timed;
+            }
+            None => {}
         }
-        self.refresh();
-        if timed.send.is_none() && self.keepalive_is_due(now) {
-            self.last_authenticated = now;
-            timed.send = if self.has_session {
-                self.seal(&[], out, now)
-            } else {
-                self.initiate(out)
+        let answer_is_due = self
+            .unacknowledged_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= KEEPALIVE_AFTER);
+        if answer_is_due || self.keepalive_is_due(now) {
+            self.unacknowledged_since = None;
+            timed.send = match self.can_seal(now) {
+                true => self.seal(&[], out, now),
+                false if self.keepalive_is_due(now) => {
+                    self.last_authenticated = now;
+                    self.initiate(label, out, now)
+                }
+                false => None,
             };
         }
         timed
+    }
+
+    fn answer(
+        &mut self,
+        initiation: &[u8],
+        out: &mut [u8],
+        now: Instant,
+    ) -> Result<Opened, Refused> {
+        let last = self.last_initiation;
+        if last.is_some_and(|last| now.saturating_duration_since(last) < INITIATION_INTERVAL_MIN) {
+            return Err(Refused::HandshakeFlood);
+        }
+        let index = self.next_index();
+        let keys = self
+            .handshake
+            .respond(initiation, index, now, out)
+            .map_err(handshake_refusal)?;
+        self.last_initiation = Some(now);
+        self.unconfirmed[1] = self.unconfirmed[0].take();
+        self.unconfirmed[0] = Some(Box::new(Session::new(&keys, false, now)));
+        self.heard(now);
+        self.sent(now);
+        Ok(Opened::Reply(crate::message::RESPONSE_LEN))
+    }
+
+    /// The session is ours to use at once; an empty packet proves to the peer that we have its keys.
+    fn finish(&mut self, response: &[u8], out: &mut [u8], now: Instant) -> Result<Opened, Refused> {
+        let keys: TransportKeys = self.handshake.finish(response).map_err(handshake_refusal)?;
+        self.heard(now);
+        self.replace_current(Box::new(Session::new(&keys, true, now)));
+        let len = self.seal(&[], out, now);
+        debug_assert_eq!(len, Some(DATA_OVERHEAD));
+        Ok(Opened::Reply(DATA_OVERHEAD))
+    }
+
+    /// A message came on session `used`: where that is one we answered, the peer has its keys.
+    #[inline]
+    fn confirm(&mut self, used: u32) {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|it| it.local_index() == used)
+        {
+            return;
+        }
+        let is_used = |it: &Option<Box<Session>>| {
+            it.as_ref()
+                .is_some_and(|session| session.local_index() == used)
+        };
+        let Some(at) = self.unconfirmed.iter().position(is_used) else {
+            return;
+        };
+        if let Some(session) = self.unconfirmed[at].take() {
+            // One answered before this one was not used: the peer gave it up.
+            self.unconfirmed[at..].fill_with(|| None);
+            self.replace_current(session);
+        }
+    }
+
+    fn replace_current(&mut self, session: Box<Session>) {
+        self.previous = self.current.replace(session);
+        self.attempt = None;
+        self.wants_handshake = false;
+        self.is_last_minute_said = false;
+        self.handshake_completed = true;
+    }
+
+    fn send_initiation(
+        &mut self,
+        label: Label,
+        began: Instant,
+        out: &mut [u8],
+        now: Instant,
+    ) -> usize {
+        let index = self.next_index();
+        self.handshake.initiate(index, label, now, out);
+        let jitter = Duration::from_millis(self.next_random() % RETRY_JITTER_MAX_MS);
+        self.attempt = Some(Attempt {
+            began,
+            retry_at: now + RETRY_AFTER + jitter,
+        });
+        self.wants_handshake = false;
+        self.unacknowledged_since = None;
+        self.last_authenticated = now;
+        INITIATION_LEN
+    }
+
+    fn handshake_is_due(&self, now: Instant) -> bool {
+        let is_unanswered = self
+            .data_unanswered_since
+            .is_some_and(|since| now.saturating_duration_since(since) >= UNANSWERED_MAX);
+        self.wants_handshake || is_unanswered || (!self.staged.is_empty() && !self.can_seal(now))
     }
 
     fn keepalive_is_due(&self, now: Instant) -> bool {
@@ -392,9 +492,64 @@ impl Peer {
         })
     }
 
-    /// Asks boringtun whether its current session exists. It reads the clock, hence not per packet.
-    fn refresh(&mut self) {
-        self.has_session = self.tunn.time_since_last_handshake().is_some();
+    /// Something authenticated was sent.
+    #[inline]
+    fn sent(&mut self, now: Instant) {
+        self.last_authenticated = now;
+        self.unacknowledged_since = None;
+        self.unanswered_since.get_or_insert(now);
+    }
+
+    /// Something authenticated came in.
+    #[inline]
+    fn heard(&mut self, now: Instant) {
+        self.last_authenticated = now;
+        self.unanswered_since = None;
+        self.data_unanswered_since = None;
+    }
+
+    /// Wipes the sessions that may not be used any more.
+    fn expire(&mut self, now: Instant) {
+        let [newer, older] = &mut self.unconfirmed;
+        for slot in [&mut self.current, &mut self.previous, newer, older] {
+            if slot.as_ref().is_some_and(|it| it.age(now) >= REJECT_AFTER) {
+                *slot = None;
+            }
+        }
+        if self.current.as_ref().is_some_and(|it| !it.is_usable(now)) {
+            self.current = None;
+        }
+    }
+
+    #[inline]
+    fn session_mut(&mut self, local_index: u32) -> Option<&mut Session> {
+        let [newer, older] = &mut self.unconfirmed;
+        [&mut self.current, &mut self.previous, newer, older]
+            .into_iter()
+            .filter_map(|slot| slot.as_deref_mut())
+            .find(|session| session.local_index() == local_index)
+    }
+
+    /// A receiver index that no session of this tunnel has.
+    fn next_index(&mut self) -> u32 {
+        loop {
+            let index = self.index.as_u32() << 8 | u32::from(self.next_session);
+            self.next_session = self.next_session.wrapping_add(1);
+            // At most four of 256 are taken.
+            if self.session_mut(index).is_none() {
+                return index;
+            }
+        }
+    }
+
+    /// xorshift64 (Marsaglia, 2003): jitter needs no secrecy.
+    fn next_random(&mut self) -> u64 {
+        let mut z = self.random ^ u64::from(self.next_session) << 40;
+        z ^= z << 13;
+        z ^= z >> 7;
+        z ^= z << 17;
+        self.random = z;
+        z
     }
 }
 
@@ -402,14 +557,12 @@ impl std::fmt::Debug for Peer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peer")
             .field("index", &self.index)
-            .field("has_session", &self.has_session)
+            .field("has_session", &self.has_session())
             .field("staged", &self.staged.len())
             .finish_non_exhaustive()
     }
 }
 
-/// Where a handshake response has the index of its sender's session.
-const SENDER_AT: usize = 4;
 /// Where a data message has the index of its receiver's session.
 const RECEIVER_AT: usize = 4;
 
@@ -421,12 +574,26 @@ fn index_at(message: &[u8], at: usize) -> Option<u32> {
         .map(u32::from_le_bytes)
 }
 
-fn data_refusal(error: &WireGuardError) -> Refused {
-    match error {
-        WireGuardError::DuplicateCounter => Refused::Replayed,
-        WireGuardError::InvalidCounter => Refused::TooOld,
-        WireGuardError::InvalidAeadTag => Refused::BadTag,
-        // Every other variant means that no session of ours fits the message.
-        _ => Refused::NoSession,
+/// The length of the IP packet at the start of `plain`, which may have padding behind it.
+#[inline]
+fn inner_len(plain: &[u8]) -> Option<usize> {
+    let (header, len) = match plain.first()? >> 4 {
+        4 => (
+            20,
+            usize::from(u16::from_be_bytes([*plain.get(2)?, *plain.get(3)?])),
+        ),
+        6 => (
+            40,
+            40 + usize::from(u16::from_be_bytes([*plain.get(4)?, *plain.get(5)?])),
+        ),
+        _ => return None,
+    };
+    (plain.len() >= header && (header..=plain.len()).contains(&len)).then_some(len)
+}
+
+fn handshake_refusal(invalid: Invalid) -> Refused {
+    match invalid {
+        Invalid::Message => Refused::HandshakeInvalid,
+        Invalid::Replayed => Refused::HandshakeReplayed,
     }
 }

@@ -82,7 +82,8 @@ pub struct Site {
 /// The identities of a site's lanes.
 pub(super) fn lane_identities(identity: &Identity, options: &SiteOptions) -> Vec<Arc<Identity>> {
     let keys = (0..options.workers).map(|worker| lane_key(identity.private_key(), worker as u8));
-    keys.map(|key| Arc::new(Identity::new(key, options.handshakes_per_s)))
+    let clock = identity.clock();
+    keys.map(|key| Arc::new(Identity::new(key, options.handshakes_per_s, clock)))
         .collect()
 }
 

@@ -1,6 +1,7 @@
 //! Data messages: replays, forgeries, old sessions, and what an authenticated peer may put inside.
 
 use patronus_tunnel::message::COUNTER_LIMIT;
+use patronus_tunnel::session::WINDOW_LEN;
 
 use super::*;
 use crate::sim::peer_id;
@@ -49,17 +50,17 @@ fn a_replayed_datagram_is_delivered_once() {
 }
 
 #[test]
-fn the_window_holds_1024_datagrams_and_refuses_what_is_behind_it() {
+fn the_window_holds_8128_datagrams_and_refuses_what_is_behind_it() {
     let (mut net, mut stock) = with_stock(0x63);
-    let datagrams: Vec<_> = (0..1100)
+    let datagrams: Vec<_> = (0..WINDOW_LEN as u32 + 100)
         .map(|number| stock.seal(&stock.packet(number)))
         .collect();
     let newest = datagrams.len() - 1;
     net.inject(stock.addr, A, &datagrams[newest]);
     let drops = drops_during(&mut net, A, |net| {
-        // The edge: the newest and the 1023 before it are within the window.
-        net.inject(stock.addr, A, &datagrams[newest - 1023]);
-        net.inject(stock.addr, A, &datagrams[newest - 1024]);
+        // The edge of the window.
+        net.inject(stock.addr, A, &datagrams[newest + 1 - WINDOW_LEN as usize]);
+        net.inject(stock.addr, A, &datagrams[newest - WINDOW_LEN as usize]);
         net.inject(stock.addr, A, &datagrams[0]);
     });
     assert_eq!(drops, [(DropReason::DataTooOld, 2)]);
@@ -72,7 +73,7 @@ fn a_bad_tag_does_not_move_the_window() {
     let (mut net, mut stock) = with_stock(0x64);
     let genuine = stock.seal(&stock.packet(1));
     let drops = drops_during(&mut net, A, |net| {
-        for ahead in [1, 1023, 1024, 5000, 1 << 40, COUNTER_LIMIT - 1] {
+        for ahead in [1, 8127, 8128, 50_000, 1 << 40, COUNTER_LIMIT - 1] {
             let mut forged = genuine.clone();
             set_counter(&mut forged, ahead);
             net.inject(stock.addr, A, &forged);

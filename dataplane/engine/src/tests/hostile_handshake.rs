@@ -372,6 +372,7 @@ fn an_initiation_sealed_with_another_static_key_cannot_claim_a_peer() {
     let gate = patronus_tunnel::Identity::new(
         PrivateKey::from_bytes(*identity.private_key().as_bytes()),
         1,
+        identity.clock(),
     );
     assert!(gate.claimed_initiator(&ours).is_some());
     assert!(gate.claimed_initiator(&grafted).is_none());

@@ -1,4 +1,5 @@
-//! Hours of virtual time: rekeys, expiry, keepalives and giving up. Only with feature `mock-clock`.
+//! Hours of virtual time: rekeys, expiry, keepalives and giving up. What needs boringtun's clock to move too, in the
+//! gate or in a stock peer, runs only with feature `mock-clock`.
 
 use std::time::Instant;
 
@@ -165,8 +166,8 @@ fn a_silent_receiver_answers_with_one_keepalive_within_ten_seconds() {
     let keepalives = times(&net, B, |datagram| datagram.bytes.len() == KEEPALIVE_LEN);
     assert_eq!(keepalives.len(), 1);
     let after = keepalives[0] - began;
-    // Linux waits for all of the ten seconds; boringtun does so only where it sent something itself since then.
-    assert!(after <= Duration::from_millis(10_600), "{after:?}");
+    let expected = Duration::from_secs(10)..=Duration::from_millis(10_600);
+    assert!(expected.contains(&after), "{after:?}");
 }
 
 #[test]
@@ -289,7 +290,7 @@ fn a_handshake_without_an_answer_is_tried_every_5_s_and_given_up_after_90() {
 
 #[test]
 fn a_packet_shortly_before_old_keys_are_wiped_is_not_lost_with_them() {
-    // boringtun wipes all state 540 s after the last handshake, be a new handshake under way or not.
+    // Linux wipes all state 540 s after the last handshake unless a new one is under way.
     for before in [1, 20, 100, 500, 1500, 20_000] {
         let mut net = Net::new(0x10b);
         for _ in [A, B] {
@@ -349,6 +350,7 @@ fn nothing_is_sealed_with_a_session_older_than_180_s() {
 }
 
 #[test]
+#[cfg(feature = "mock-clock")]
 fn a_gate_under_load_opens_again_with_the_next_second() {
     let mut net = Net::new(0x10e);
     net.add_site(SiteOptions {
@@ -420,6 +422,7 @@ fn flows_age_out_by_their_protocol() {
 }
 
 #[test]
+#[cfg(feature = "mock-clock")]
 fn a_stock_peer_stays_connected_through_rekeys() {
     let mut net = Net::new(0x111);
     net.add_site(SiteOptions::default());

@@ -6,7 +6,6 @@ mod hostile_data;
 mod hostile_handshake;
 mod hostile_outer;
 mod hostile_tun;
-#[cfg(feature = "mock-clock")]
 mod hours;
 mod lanes;
 mod random_walk;

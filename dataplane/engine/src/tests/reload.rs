@@ -433,8 +433,6 @@ fn events_tell_of_handshakes_and_new_addresses() {
     );
 }
 
-// With a mocked clock the second daemon's timestamps begin where the first one's did, and are refused as replays.
-#[cfg(not(feature = "mock-clock"))]
 #[test]
 fn a_daemon_that_was_killed_is_back_after_one_handshake() {
     let mut net = pair(0xb6);
