@@ -23,8 +23,12 @@ use patronus_tunnel::WorkerId;
 
 use crate::exchange::{EventSink, Exchange, Order, Sockets};
 
-/// Frames read from one door in one turn: up to half a megabyte, a fraction of a millisecond of work.
-const BATCH_FRAMES: usize = 8;
+/// Trains read from a socket in one turn: up to half a megabyte, a fraction of a millisecond of work.
+const UDP_FRAMES: usize = 8;
+/// Frames read from the TUN in one turn, so that packets that come one by one still leave as a train ...
+const TUN_FRAMES: usize = 64;
+/// ... and the bytes that end the turn: as many as the sockets' frames hold.
+const TUN_TURN_BYTES: usize = UDP_FRAMES << 16;
 /// Packets taken from siblings in one turn.
 const HANDOFFS_PER_TURN: usize = 16;
 /// Batches read from a door that is given up; what a flood brings beyond that is lost with it.
@@ -143,10 +147,8 @@ fn run(seed: WorkerSeed) -> Counters {
 }
 
 /// Buffers for one batch.
-fn frames<F: Default>() -> Vec<F> {
-    std::iter::repeat_with(F::default)
-        .take(BATCH_FRAMES)
-        .collect()
+fn frames<F: Default>(count: usize) -> Vec<F> {
+    std::iter::repeat_with(F::default).take(count).collect()
 }
 
 impl Worker {
@@ -181,7 +183,7 @@ impl Worker {
         let mut snapshot = Cache::new(exchange.snapshot());
         let mailbox = exchange.mailbox(self.id());
         // Here and not in the worker: a panic takes them along, and the next call makes new ones.
-        let (mut tun_frames, mut udp_frames) = (frames(), frames());
+        let (mut tun_frames, mut udp_frames) = (frames(TUN_FRAMES), frames(UDP_FRAMES));
         while !exchange.is_stopping() {
             // The one look at the clock for everything in this turn.
             let now = Instant::now();
@@ -302,10 +304,13 @@ impl Worker {
         if !self.tun_attached || !self.ready[TUN.0] {
             return false;
         }
-        let mut filled = 0;
-        while filled < frames.len() {
+        let (mut filled, mut bytes) = (0, 0);
+        while filled < frames.len() && bytes < TUN_TURN_BYTES {
             match self.tun.recv(&mut frames[filled]) {
-                Ok(true) => filled += 1,
+                Ok(true) => {
+                    bytes += frames[filled].buf.len();
+                    filled += 1;
+                }
                 Ok(false) => {
                     self.ready[TUN.0] = false;
                     break;
