@@ -5,7 +5,6 @@
 //! configuration; the engine calls it with bytes and the time.
 
 pub mod allowed_ips;
-mod cipher;
 pub mod clock;
 pub mod gate;
 pub mod index;

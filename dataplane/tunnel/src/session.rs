@@ -5,7 +5,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::cipher::Cipher;
+use patronus_aead::Key;
+
 use crate::message::{COUNTER_LIMIT, DATA_HEADER_LEN, DATA_OVERHEAD};
 use crate::noise::TransportKeys;
 use crate::peer::Refused;
@@ -19,8 +20,8 @@ const REKEY_AFTER_MESSAGES: u64 = 1 << 60;
 
 /// A session with its keys.
 pub(crate) struct Session {
-    send: Cipher,
-    recv: Cipher,
+    send: Key,
+    recv: Key,
     local_index: u32,
     remote_index: u32,
     next_counter: u64,
@@ -33,8 +34,8 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(keys: &TransportKeys, is_initiator: bool, now: Instant) -> Self {
         Self {
-            send: Cipher::new(&keys.send.0),
-            recv: Cipher::new(&keys.recv.0),
+            send: Key::new(&keys.send.0),
+            recv: Key::new(&keys.recv.0),
             local_index: keys.local_index,
             remote_index: keys.remote_index,
             next_counter: 0,
@@ -102,7 +103,7 @@ impl Session {
         let len = self
             .recv
             .open_to(counter, &datagram[DATA_HEADER_LEN..], out)
-            .ok_or(Refused::BadTag)?;
+            .map_err(|_| Refused::BadTag)?;
         self.window.mark(counter);
         Ok(len)
     }
