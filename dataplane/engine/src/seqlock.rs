@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use crate::sync::{AtomicU64, fence};
 
 const SEQUENCE: u64 = 0xffff_ffff;
-/// A model tries every order of events, and the third attempt can meet nothing that the second cannot.
+/// All attempts are alike, so a model of every order of events gets by with two.
 const READ_ATTEMPTS: usize = if cfg!(feature = "loom") { 2 } else { 64 };
 
 /// `N` words that change together. The low 32 bits of word 0 are the sequence; the caller has the rest.
