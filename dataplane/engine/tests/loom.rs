@@ -157,7 +157,7 @@ fn an_entry_changes_hands(flows: [FlowKey; 2], wanted: usize) {
         });
         insert(&mut writer, &new, WRITER_S);
         completed.store(1, Ordering::Release);
-        reader.join().unwrap();
+        reader.join().expect("the reader finds nothing wrong");
         let found = |key| writer.table().find(key, READER_S).map(|flow| flow.key);
         assert_eq!((found(&old), found(&new)), (None, Some(new)));
     });
