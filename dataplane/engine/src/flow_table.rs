@@ -8,12 +8,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use patronus_packet::FlowKey;
 
 use crate::seqlock::SeqCell;
 use crate::snapshot::{Generation, PeerId};
+use crate::sync::AtomicU64;
 
 /// Entries in a bucket.
 const WAYS: usize = 8;

@@ -23,6 +23,7 @@ pub mod seqlock;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;
+mod sync;
 #[cfg(test)]
 mod tests;
 
