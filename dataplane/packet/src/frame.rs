@@ -6,6 +6,8 @@ use crate::vnet::VnetHeader;
 
 /// The largest IP packet and the largest GRO buffer the kernel hands over, in bytes.
 pub const FRAME_DATA_MAX: usize = 65_535;
+/// Spare bytes before the data, for a virtio-net header that the kernel hands over with it.
+pub const FRAME_HEAD: usize = 16;
 /// Spare bytes behind the data, so that a segment can be padded to 16 in place.
 pub const FRAME_TAIL: usize = 64;
 
@@ -20,7 +22,7 @@ impl FrameBuf {
     /// An empty buffer of full capacity.
     pub fn new() -> Self {
         Self {
-            bytes: vec![0; FRAME_DATA_MAX + FRAME_TAIL].into_boxed_slice(),
+            bytes: vec![0; FRAME_HEAD + FRAME_DATA_MAX + FRAME_TAIL].into_boxed_slice(),
             len: 0,
         }
     }
@@ -29,7 +31,7 @@ impl FrameBuf {
     pub fn from_data(data: &[u8]) -> Self {
         let mut frame = Self::new();
         let len = data.len().min(FRAME_DATA_MAX);
-        frame.bytes[..len].copy_from_slice(&data[..len]);
+        frame.bytes[FRAME_HEAD..FRAME_HEAD + len].copy_from_slice(&data[..len]);
         frame.len = len;
         frame
     }
@@ -46,17 +48,23 @@ impl FrameBuf {
 
     /// The data.
     pub fn data(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.bytes[FRAME_HEAD..FRAME_HEAD + self.len]
     }
 
     /// The data, to change in place.
     pub fn data_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes[..self.len]
+        &mut self.bytes[FRAME_HEAD..FRAME_HEAD + self.len]
     }
 
     /// Data and tail room together: [`FRAME_DATA_MAX`]` + `[`FRAME_TAIL`] bytes.
     pub fn storage_mut(&mut self) -> &mut [u8] {
-        &mut self.bytes
+        &mut self.bytes[FRAME_HEAD..]
+    }
+
+    /// [`storage_mut`](Self::storage_mut) with the last `head` bytes before it, at most [`FRAME_HEAD`].
+    pub fn headed_storage_mut(&mut self, head: usize) -> &mut [u8] {
+        assert!(head <= FRAME_HEAD, "no room for a header of {head} bytes");
+        &mut self.bytes[FRAME_HEAD - head..]
     }
 
     /// Says how many bytes at the start of [`storage_mut`](Self::storage_mut) are data.
