@@ -91,6 +91,8 @@ pub(crate) struct Report {
     object: Option<String>,
     object_errors: usize,
     diagnostics: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
     left_out: usize,
 }
 
@@ -101,6 +103,8 @@ impl Report {
             object: None,
             object_errors: 0,
             diagnostics: Vec::new(),
+            errors: 0,
+            warnings: 0,
             left_out: 0,
         }
     }
@@ -134,20 +138,15 @@ impl Report {
     }
 
     fn push(&mut self, severity: Severity, line: u32, path: &Path<'_>, message: String) {
-        let count = |wanted| {
-            let found = self
-                .diagnostics
-                .iter()
-                .filter(|found| found.severity == wanted);
-            found.count()
+        let listed = match severity {
+            Severity::Error => &mut self.errors,
+            Severity::Warning => &mut self.warnings,
         };
-        // Warnings must not push the errors out.
-        let full = self.diagnostics.len() >= 2 * DIAGNOSTICS_MAX
-            || (self.diagnostics.len() >= DIAGNOSTICS_MAX && count(severity) >= DIAGNOSTICS_MAX);
-        if full {
+        if *listed == DIAGNOSTICS_MAX {
             self.left_out += 1;
             return;
         }
+        *listed += 1;
         self.diagnostics.push(Diagnostic {
             severity,
             file: self.file.clone(),

@@ -88,7 +88,12 @@ pub(crate) fn fields<'n>(
     report: &mut Report,
 ) -> Option<Fields<'n>> {
     let fields = map(node, path, report)?;
+    let errors = report.object_errors();
     for entry in fields.entries {
+        // Suggestions cost time, and a mapping of nothing but unknown fields could ask for a million.
+        if report.object_errors() - errors > UNKNOWN_MAX {
+            break;
+        }
         if !known.contains(&&*entry.key) {
             unknown(entry, known, path, report);
         } else if nulls == Nulls::Refused && entry.node.is_null() {
@@ -196,3 +201,6 @@ pub(crate) fn mismatch(node: &Node, path: &Path<'_>, wanted: &str, report: &mut 
 pub(crate) fn shared(text: &str) -> Text {
     Text::from(text)
 }
+
+/// After how many faulty fields of one mapping the rest is not looked at.
+const UNKNOWN_MAX: usize = 20;

@@ -134,7 +134,7 @@ pub fn parse(bytes: &[u8], limits: Limits) -> Result<Vec<Node>, TextError> {
     };
     yaml::parse(text, limits).map_err(|yaml_error| {
         let inside = start[1..].trim_start();
-        match yaml_error.is_syntax && inside.starts_with(['"', '}', '{', '[', ']']) {
+        match yaml_error.is_syntax && inside.starts_with(JSON_STARTS) {
             true => json_error,
             false => yaml_error,
         }
@@ -253,3 +253,7 @@ impl MapBuilder {
 
 /// Up to how many entries a key is searched one by one.
 const LINEAR_MAX: usize = 16;
+/// What follows the first bracket of JSON, and seldom of YAML.
+const JSON_STARTS: &[char] = &[
+    '"', '}', '{', '[', ']', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9',
+];

@@ -1,7 +1,7 @@
 //! YAML as a tree with lines, its plain scalars read as `kubectl` reads them.
 //!
 //! `kubectl` follows YAML 1.1 in what a plain scalar is: `yes` and `on` are truth values, `010` and `0o10` are eight,
-//! `1e3` is a number. Where a text belongs, the manifest reader then asks for quotes, as the API server would.
+//! `1e3` is a number. `y` and `n` alone are texts, as every other reader has them: namespaces are called that. Where a text belongs, the manifest reader then asks for quotes, as the API server would.
 
 use saphyr_parser::{Event, Parser, ScalarStyle, Tag};
 
@@ -214,10 +214,10 @@ fn unknown_tag(tag: &Tag, line: u32) -> TextError {
 fn plain(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
-        "true" | "True" | "TRUE" | "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => {
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => {
             return Value::Bool(true);
         }
-        "false" | "False" | "FALSE" | "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => {
             return Value::Bool(false);
         }
         ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::cluster::Cluster;
-use crate::diagnostic::{Path, Report};
+use crate::diagnostic::{Path, Report, quote};
 use crate::document::parse;
 use crate::fields::{self, Fields, shared};
 use crate::manifest::{Kind, ObjectRef};
@@ -127,7 +127,7 @@ fn delete_policy(policy: &ObjectRef, cluster: &Cluster) -> Result<Change, String
 }
 
 fn no(kind: &str, name: &dyn std::fmt::Display) -> String {
-    format!("there is no {kind} {name}")
+    format!("there is no {kind} {}", quote(&name.to_string()))
 }
 
 fn namespace(map: &Fields<'_>, path: &Path<'_>, report: &mut Report) -> Option<Text> {

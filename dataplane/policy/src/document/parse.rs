@@ -87,7 +87,7 @@ fn read(bytes: &[u8], report: &mut Report) -> Option<Document> {
 
 /// A field that is nearly a known one was meant to be it; others are the author's own notes.
 fn refuse_slips(map: &Fields<'_>, known: &[&str], path: &Path<'_>, report: &mut Report) {
-    for entry in map.entries() {
+    for entry in map.entries().iter().take(SLIPS_MAX) {
         if !known.contains(&&*entry.key) && nearest(&entry.key, known).is_some() {
             fields::unknown(entry, known, path, report);
         }
@@ -366,6 +366,11 @@ fn table(node: &Node, path: &Path<'_>, report: &mut Report) -> Option<Table> {
         return None;
     };
     let (transport, src, dst) = (transport?, src?, dst?);
+    if src.len() > TABLE_ROWS_MAX || rows.entries().len() > TABLE_ROWS_MAX {
+        let message = format!("has more than {TABLE_ROWS_MAX} rows: make several tables of it");
+        report.error(map.line, path, message);
+        return None;
+    }
     for entry in rows.entries() {
         let is_named = map
             .list("src", path, report)
@@ -576,4 +581,9 @@ fn parse_end(text: &str) -> Option<End> {
     Some(End { place, family })
 }
 
+/// Up to how many fields of one mapping are looked at for slips.
+const SLIPS_MAX: usize = 64;
+/// Sources, and rows, of a table.
+const TABLE_ROWS_MAX: usize = 2000;
+/// Steps of a case.
 const STEPS_MAX: usize = 10_000;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::cluster::Cluster;
-use crate::diagnostic::Severity;
+use crate::diagnostic::{Severity, quote};
 use crate::document::{
     Body, Case, Document, End, EndPlace, Expected, Failure, Family, Judge, Level, Probe, ProbeKind,
     Scope, Step, TestReport, Transport, Validation,
@@ -334,13 +334,14 @@ impl End {
             EndPlace::Address(ip) => vec![*ip],
             EndPlace::Node(name) => {
                 let node = state.nodes.get(name);
-                node.ok_or_else(|| format!("there is no node {name}"))?
+                node.ok_or_else(|| format!("there is no node {}", quote(name)))?
                     .ips
                     .clone()
             }
             EndPlace::Pod(id) => {
                 let pod = state.pods.get(id);
-                let pod = pod.ok_or_else(|| format!("there is no pod {id}"))?;
+                let pod =
+                    pod.ok_or_else(|| format!("there is no pod {}", quote(&id.to_string())))?;
                 let node = pod.node.as_ref().and_then(|name| state.nodes.get(name));
                 match node {
                     // Its addresses are its node's.
@@ -360,8 +361,8 @@ impl End {
 impl fmt::Display for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.place {
-            EndPlace::Pod(id) => write!(f, "{id}")?,
-            EndPlace::Node(name) => write!(f, "node:{name}")?,
+            EndPlace::Pod(id) => f.write_str(&quote(&id.to_string()))?,
+            EndPlace::Node(name) => write!(f, "node:{}", quote(name))?,
             EndPlace::Address(ip) => write!(f, "ip:{ip}")?,
         }
         match self.family {

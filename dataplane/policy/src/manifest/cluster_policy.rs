@@ -268,6 +268,9 @@ fn peer(
 fn networks(node: &Node, path: &Path<'_>, report: &mut Report) -> Option<ClusterPeer> {
     let items = fields::list(node, path, report)?;
     check_count(items.len(), 1, node.line, path, report);
+    if items.len() > ITEMS_MAX {
+        return None;
+    }
     let mut texts: Vec<&str> = Vec::new();
     let mut blocks = Vec::new();
     for (at, node) in items.iter().enumerate() {

@@ -198,9 +198,20 @@ fn push_address(
     let Some(text) = fields::text(node, path, report) else {
         return;
     };
+    if ips.len() == ADDRESSES_MAX {
+        report.error(
+            node.line,
+            path,
+            format!("is one of more than {ADDRESSES_MAX} addresses"),
+        );
+        return;
+    }
     match cidr::address(text) {
         Ok(addr) if ips.contains(&addr) => {}
         Ok(addr) => ips.push(addr),
         Err(message) => report.error(node.line, path, format!("`{}`: {message}", quote(text))),
     }
 }
+
+/// Addresses of one pod or node.
+const ADDRESSES_MAX: usize = 256;

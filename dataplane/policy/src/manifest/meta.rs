@@ -26,6 +26,11 @@ impl Meta {
             return None;
         };
         let map = fields::map(node, &path, report)?;
+        if map.entries().len() > FIELDS_MAX {
+            let message = format!("has more than {FIELDS_MAX} fields");
+            report.error(map.line, &path, message);
+            return None;
+        }
         for entry in map.entries() {
             check_field(entry.line, &entry.key, &path, report);
         }
@@ -238,6 +243,8 @@ pub(super) fn priority_message(kind: Kind) -> &'static str {
     }
 }
 
+/// More fields than anybody takes for known ones.
+const FIELDS_MAX: usize = 64;
 const DEFAULT_NAMESPACE: &str = "default";
 const OUR_PREFIX: &str = "patronus.io/";
 const READ_FIELDS: &[&str] = &["name", "namespace", "labels", "annotations"];

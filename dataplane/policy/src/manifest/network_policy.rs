@@ -65,7 +65,7 @@ pub(super) fn read(
 fn spec_fields<'n>(node: &'n Node, path: &Path<'_>, report: &mut Report) -> Option<Fields<'n>> {
     let known = ["podSelector", "policyTypes", "ingress", "egress"];
     let map = fields::map(node, path, report)?;
-    for entry in map.entries() {
+    for entry in map.entries().iter().take(SPEC_FIELDS_MAX) {
         match &*entry.key {
             "priority" | "tier" | "order" => {
                 let message = priority_message(Kind::NetworkPolicy);
@@ -74,6 +74,11 @@ fn spec_fields<'n>(node: &'n Node, path: &Path<'_>, report: &mut Report) -> Opti
             key if known.contains(&key) => {}
             _ => fields::unknown(entry, &known, path, report),
         }
+    }
+    if map.entries().len() > SPEC_FIELDS_MAX {
+        let message = format!("has more than {SPEC_FIELDS_MAX} fields");
+        report.error(map.line, path, message);
+        return None;
     }
     Some(map)
 }
@@ -271,3 +276,6 @@ fn ip_block(node: &Node, path: &Path<'_>, report: &mut Report) -> Option<Peer> {
         except,
     })
 }
+
+/// More fields than anybody takes for known ones.
+const SPEC_FIELDS_MAX: usize = 64;
