@@ -580,6 +580,21 @@ fn survive(bytes: &[u8]) {
     }
 }
 
+#[test]
+fn the_corpus_of_the_fuzzer_does_not_break_the_loader() {
+    let folder = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../fuzz/corpus/policy_manifest"
+    );
+    let files: Vec<_> = std::fs::read_dir(folder).unwrap().collect();
+    assert!(files.len() >= 10);
+    for file in files {
+        let bytes = std::fs::read(file.unwrap().path()).unwrap();
+        survive(&bytes);
+        survive(&bytes[..bytes.len() / 2]);
+    }
+}
+
 proptest! {
     #[test]
     fn no_bytes_break_the_loader(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
