@@ -38,6 +38,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("outer", outer),
     ("inner", inner),
     ("tun", tun),
+    ("policy_manifest", policy_manifest),
 ];
 
 /// An IP packet: what the parser says of it lies within it.
@@ -332,6 +333,37 @@ pub fn tun(data: &[u8]) {
     net.send(GATEWAY, 0, &echo(11, 0));
     net.settle();
     assert_eq!(net.take_delivered(PEER).len(), 1, "the session survives");
+}
+
+/// A file of manifests, or a policy test document: what is refused is told line by line, and what is taken twice over
+/// is the same.
+pub fn policy_manifest(data: &[u8]) {
+    let loaded = patronus_policy::manifest::load("fuzz.yaml", data);
+    let errors = loaded
+        .diagnostics
+        .iter()
+        .filter(|diagnostic| diagnostic.severity == patronus_policy::Severity::Error);
+    assert_eq!(errors.count() > 0, loaded.has_errors());
+    for diagnostic in &loaded.diagnostics {
+        assert_is_fit_to_print(&diagnostic.to_string());
+        assert!(diagnostic.line > 0, "{diagnostic}");
+    }
+    let mut references = std::collections::BTreeSet::new();
+    for object in &loaded.objects {
+        assert!(
+            references.insert(object.reference()),
+            "{} twice",
+            object.reference()
+        );
+    }
+    let again = patronus_policy::manifest::load("fuzz.yaml", data);
+    assert_eq!(loaded, again);
+    if let Err(errors) = patronus_policy::document::Document::parse("fuzz.json", data) {
+        assert!(!errors.is_empty());
+        for error in errors {
+            assert_is_fit_to_print(&error.to_string());
+        }
+    }
 }
 
 const GATEWAY: SiteId = SiteId(0);

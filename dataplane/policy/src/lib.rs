@@ -10,4 +10,16 @@
 //!
 //! Pure: no files, no clock, no sockets.
 
+pub mod cluster;
+mod diagnostic;
+pub mod document;
+mod fields;
+mod json;
+pub mod manifest;
 pub mod model;
+mod names;
+pub mod node;
+mod suggest;
+mod yaml;
+
+pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Severity};
