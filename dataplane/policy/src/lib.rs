@@ -11,3 +11,18 @@
 //! Pure: no files, no clock, no sockets.
 
 pub mod model;
+
+mod addresses;
+mod compiler;
+mod ids;
+mod ports;
+mod row;
+mod row_build;
+mod table;
+mod verdict;
+
+pub use compiler::{Compiler, Finding, FindingKind};
+pub use ids::RuleId;
+pub use row::{AnyPolicy, Layer};
+pub use table::{PolicyTable, RuleEntry, Stats};
+pub use verdict::{Audit, Cause, Direction, Verdict};

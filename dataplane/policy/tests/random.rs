@@ -1,0 +1,112 @@
+//! Random clusters and changes: the tables equal the reference, and the incremental ones equal fresh ones.
+//!
+//! `PATRONUS_POLICY_STEPS` and `PATRONUS_POLICY_SEED` make longer and other runs.
+
+mod support;
+
+use patronus_policy::model::Connection;
+use patronus_policy::{Cause, Compiler, Direction, PolicyTable};
+use support::Cluster;
+use support::dice::Dice;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |it| it.parse().unwrap())
+}
+
+/// A verdict without the numbers that depend on a compiler's history.
+type Told = (
+    bool,
+    Direction,
+    Cause,
+    Option<String>,
+    Option<(Cause, Option<String>)>,
+);
+
+fn told(table: &PolicyTable, conn: &Connection) -> Told {
+    let verdict = table.judge(conn);
+    let rule = |id| {
+        let entry = table.rule(id).expect("a verdict names a rule that exists");
+        format!(
+            "{} {:?} {:?}",
+            entry.policy.name(),
+            entry.direction,
+            entry.rule
+        )
+    };
+    let audit = verdict.audit.map(|it| (it.cause, it.rule.map(rule)));
+    (
+        verdict.allow,
+        verdict.direction,
+        verdict.cause,
+        verdict.rule.map(rule),
+        audit,
+    )
+}
+
+#[test]
+fn incremental_tables_equal_fresh_ones_and_the_reference_at_every_step() {
+    let steps = setting("PATRONUS_POLICY_STEPS", 100_000);
+    let seed = setting("PATRONUS_POLICY_SEED", 1);
+    let mut dice = Dice(seed);
+    let (mut cluster, mut compiler) = (Cluster::default(), Compiler::new(seed));
+    let mut before = compiler.table();
+    for step in 0..steps {
+        let burst: Vec<_> = (0..1 + dice.below(5) / 4).map(|_| dice.change()).collect();
+        for change in burst.iter().cloned() {
+            cluster.apply(change);
+        }
+        compiler.apply(burst);
+        let table = compiler.table();
+        let fresh = Compiler::fresh(step, cluster.changes()).table();
+        for _ in 0..12 {
+            let conn = dice.connection();
+            let context = || format!("seed {seed} step {step}: {conn:?} in {cluster:#?}");
+            let told_here = told(&table, &conn);
+            let (enforced, audited) = (cluster.allows(&conn, false), cluster.allows(&conn, true));
+            assert_eq!(told_here.0, enforced, "{}", context());
+            if enforced {
+                assert_eq!(told_here.4.is_some(), !audited, "{}", context());
+            }
+            assert_eq!(told_here, told(&fresh, &conn), "{}", context());
+            if before.generation() == table.generation() {
+                assert_eq!(before.judge(&conn), table.judge(&conn), "{}", context());
+            }
+        }
+        let (a, b) = (table.stats(), fresh.stats());
+        assert_eq!(
+            (a.classes, a.rows, a.addresses),
+            (b.classes, b.rows, b.addresses),
+            "{step}"
+        );
+        before = table;
+    }
+}
+
+#[test]
+fn tables_equal_the_reference_on_a_million_probes() {
+    let probes = setting("PATRONUS_POLICY_PROBES", 1_000_000);
+    let seed = setting("PATRONUS_POLICY_SEED", 2);
+    let mut dice = Dice(seed);
+    let (mut allowed, mut denied) = (0u64, 0u64);
+    while allowed + denied < probes {
+        let mut cluster = Cluster::default();
+        for _ in 0..40 {
+            cluster.apply(dice.change());
+        }
+        let table = Compiler::fresh(seed, cluster.changes()).table();
+        for _ in 0..1_000 {
+            let conn = dice.connection();
+            let expected = cluster.allows(&conn, false);
+            assert_eq!(
+                table.judge(&conn).allow,
+                expected,
+                "seed {seed}: {conn:?} in {cluster:#?}"
+            );
+            if expected { allowed += 1 } else { denied += 1 }
+        }
+    }
+    assert!(
+        allowed > probes / 10 && denied > probes / 10,
+        "{allowed} {denied}"
+    );
+}
