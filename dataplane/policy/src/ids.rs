@@ -16,11 +16,12 @@ macro_rules! index {
         pub(crate) struct $name(pub(crate) u32);
 
         impl $name {
-            /// Stands for nobody.
+            /// Stands for nobody; not every kind needs that.
             #[allow(dead_code)]
             pub(crate) const NONE: Self = Self(u32::MAX);
 
-            /// As an index.
+            /// As an index; not every kind is used as one.
+            #[allow(dead_code)]
             pub(crate) fn at(self) -> usize {
                 self.0 as usize
             }

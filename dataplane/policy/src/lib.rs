@@ -12,8 +12,12 @@
 
 pub mod model;
 
+pub mod rows;
+pub mod scale;
+
 mod addresses;
 mod compiler;
+mod explain;
 mod ids;
 mod ports;
 mod row;
@@ -21,7 +25,10 @@ mod row_build;
 mod table;
 mod verdict;
 
-pub use compiler::{Compiler, Finding, FindingKind};
+pub use compiler::{Compiler, Fault, Finding};
+pub use explain::{
+    DirectionReport, EndReport, Explanation, Miss, MissKind, PolicyRef, RuleRef, Who,
+};
 pub use ids::RuleId;
 pub use row::{AnyPolicy, Layer};
 pub use table::{PolicyTable, RuleEntry, Stats};

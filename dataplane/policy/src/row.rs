@@ -7,9 +7,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::ids::{ClassId, RuleId};
-use crate::model::{Action, ClusterPolicy, NetworkPolicy, Protocol, Source, Text};
+use crate::model::{Action, ClusterPolicy, Mode, NetworkPolicy, Protocol, Source, Text, Tier};
 use crate::ports::{Interval, Lane, NO_RULE, NamedPort, Order, PortSet};
-use crate::verdict::Direction;
 
 /// Who decides: the layers in the order in which they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -37,6 +36,24 @@ impl AnyPolicy {
         match self {
             Self::Network(it) => it.id.to_string(),
             Self::Cluster(it) => it.name.to_string(),
+        }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        match self {
+            Self::Network(it) => it.mode,
+            Self::Cluster(it) => it.mode,
+        }
+    }
+
+    /// Who decides there.
+    pub fn layer(&self) -> Layer {
+        match self {
+            Self::Network(_) => Layer::Network,
+            Self::Cluster(it) => match it.tier {
+                Tier::Admin => Layer::Admin,
+                Tier::Baseline => Layer::Baseline,
+            },
         }
     }
 
@@ -75,7 +92,6 @@ pub(crate) struct NamedBlock {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) layer: Layer,
-    pub(crate) direction: Direction,
     /// The port set of what matches no selector and no block.
     pub(crate) any: u32,
     /// The port set of pods whose class is not among the peers.

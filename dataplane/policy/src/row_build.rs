@@ -99,7 +99,6 @@ pub(crate) fn build(
     let (v4, v6) = (builder.block_sets(true), builder.block_sets(false));
     Row {
         layer,
-        direction,
         any,
         any_pod,
         peers: hashed(&listed),
@@ -236,7 +235,7 @@ impl<'a> Builder<'a> {
         }
         let mut listed = Vec::new();
         // Classes of one namespace mostly match the same selectors, and come one after the other.
-        let mut last: Option<(&[(ClassId, u32)], &[NamedPort], u32)> = None;
+        let mut last: Option<Last<'_>> = None;
         for run in pairs.chunk_by(|a, b| a.0 == b.0) {
             let class = run[0].0;
             let ports = if self.names_peer_ports {
@@ -370,6 +369,9 @@ fn has_name(ports: Option<&[PortMatch]>) -> bool {
     let mut ports = ports.unwrap_or(&[]).iter();
     ports.any(|it| matches!(it, PortMatch::Named { .. }))
 }
+
+/// The groups and ports of the class before, and the port set that they made.
+type Last<'a> = (&'a [(ClassId, u32)], &'a [NamedPort], u32);
 
 fn same_groups(a: &[(ClassId, u32)], b: &[(ClassId, u32)]) -> bool {
     a.len() == b.len() && a.iter().zip(b).all(|(a, b)| a.1 == b.1)

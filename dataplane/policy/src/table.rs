@@ -54,6 +54,8 @@ pub(crate) struct ClassEntry {
     /// The rows with audited policies enforced, where that makes a difference.
     pub(crate) audit: Option<Box<Rows>>,
     pub(crate) facts: Arc<ClassFacts>,
+    /// For explanations.
+    pub(crate) namespace_labels: Arc<Labels>,
 }
 
 /// What policies can see of a class.

@@ -5,9 +5,10 @@
 mod support;
 
 use patronus_policy::model::Connection;
-use patronus_policy::{Cause, Compiler, Direction, PolicyTable};
+use patronus_policy::{Cause, Compiler, Direction, DirectionReport, PolicyTable};
 use support::Cluster;
 use support::dice::Dice;
+use support::plain::Plain;
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |it| it.parse().unwrap())
@@ -109,4 +110,60 @@ fn tables_equal_the_reference_on_a_million_probes() {
         allowed > probes / 10 && denied > probes / 10,
         "{allowed} {denied}"
     );
+}
+
+#[test]
+fn exported_rows_judge_alike_or_ask() {
+    let seed = setting("PATRONUS_POLICY_SEED", 3);
+    let mut dice = Dice(seed);
+    let (mut judged, mut asked) = (0, 0);
+    for _ in 0..500 {
+        let mut cluster = Cluster::default();
+        for _ in 0..40 {
+            cluster.apply(dice.change());
+        }
+        let table = Compiler::fresh(seed, cluster.changes()).table();
+        let rows = table.rows();
+        let plain = Plain::new(&rows);
+        for _ in 0..200 {
+            let conn = dice.connection();
+            let Some(allow) = plain.allows(&conn) else {
+                asked += 1;
+                continue;
+            };
+            judged += 1;
+            let expected = table.judge(&conn).allow;
+            assert_eq!(allow, expected, "seed {seed}: {conn:?} in {cluster:#?}");
+        }
+    }
+    assert!(judged > asked, "{judged} judged, {asked} asked");
+}
+
+#[test]
+fn explanations_never_disagree_with_verdicts() {
+    let seed = setting("PATRONUS_POLICY_SEED", 4);
+    let mut dice = Dice(seed);
+    for _ in 0..500 {
+        let mut cluster = Cluster::default();
+        for _ in 0..40 {
+            cluster.apply(dice.change());
+        }
+        let table = Compiler::fresh(seed, cluster.changes()).table();
+        for _ in 0..100 {
+            let conn = dice.connection();
+            let told = table.explain(&conn);
+            assert_eq!(told.verdict, table.judge(&conn));
+            let denies = |it: &DirectionReport| match it {
+                DirectionReport::Denied(_) | DirectionReport::Contested => true,
+                DirectionReport::Isolated { by, .. } => !by.is_empty(),
+                _ => false,
+            };
+            let allow = !denies(&told.egress) && !denies(&told.ingress);
+            assert_eq!(
+                allow, told.verdict.allow,
+                "seed {seed}: {told} in {cluster:#?}"
+            );
+            assert_eq!(told.to_string().starts_with("allowed"), allow);
+        }
+    }
 }

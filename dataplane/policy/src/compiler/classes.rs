@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{ClassRows, ClassState, Compiler, PeerKey, RowKey, RowState, selectors};
 use crate::ids::{ClassId, Edition, Map, PeerId, PodId, RowId, Set};
-use crate::model::{Mode, Pod, Text, Tier};
+use crate::model::{Mode, Pod, Text};
 use crate::ports::{NamedPort, PROTOCOLS};
 use crate::row::{AnyPolicy, Layer};
 use crate::row_build::{CompiledPolicy, Peers, Target, rule_ports};
@@ -255,7 +255,7 @@ impl Compiler {
                 AnyPolicy::Network(_) => false,
             });
         selecting.extend(of_cluster.cloned());
-        let audited = selecting.iter().any(|it| mode(&it.1.policy) == Mode::Audit);
+        let audited = selecting.iter().any(|it| it.1.policy.mode() == Mode::Audit);
         let rows = self.acquire_rows(id, &facts, &selecting, false);
         let audit = audited.then(|| Box::new(self.acquire_rows(id, &facts, &selecting, true)));
         let Some(class) = self.classes.get_mut(id.0) else {
@@ -303,9 +303,9 @@ impl Compiler {
         DIRECTIONS.map(|direction| {
             LAYERS.map(|layer| {
                 let of_row = selecting.iter().filter(|(_, compiled)| {
-                    layer_of(&compiled.policy) == layer
+                    compiled.policy.layer() == layer
                         && compiled.sides[direction as usize].is_some()
-                        && (audited || mode(&compiled.policy) == Mode::Enforce)
+                        && (audited || compiled.policy.mode() == Mode::Enforce)
                 });
                 let of_row: Vec<_> = of_row.collect();
                 if of_row.is_empty() {
@@ -408,23 +408,6 @@ impl Peers for Compiler {
 
     fn ports(&self, class: ClassId) -> &[NamedPort] {
         self.classes.get(class.0).map_or(&[], |it| &it.facts.ports)
-    }
-}
-
-pub(super) fn mode(policy: &AnyPolicy) -> Mode {
-    match policy {
-        AnyPolicy::Network(it) => it.mode,
-        AnyPolicy::Cluster(it) => it.mode,
-    }
-}
-
-fn layer_of(policy: &AnyPolicy) -> Layer {
-    match policy {
-        AnyPolicy::Network(_) => Layer::Network,
-        AnyPolicy::Cluster(it) => match it.tier {
-            Tier::Admin => Layer::Admin,
-            Tier::Baseline => Layer::Baseline,
-        },
     }
 }
 

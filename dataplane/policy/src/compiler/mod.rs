@@ -22,7 +22,7 @@ use crate::row_build::CompiledPolicy;
 use crate::table::{ClassFacts, PolicyTable, UNNAMED_VALUE};
 use crate::verdict::Direction;
 
-pub use lint::{Finding, FindingKind};
+pub use lint::{Fault, Finding};
 use selectors::{Dictionary, Mention, PeerKey, PeerState, Scope, SelectorIndex};
 
 /// Keeps the objects of a cluster and compiles them, change by change.
@@ -81,7 +81,7 @@ struct NamespaceState {
     /// `None` while only pods or policies speak of it.
     manifest: Option<Namespace>,
     /// The manifest's labels and the one with its name.
-    labels: Labels,
+    labels: Arc<Labels>,
     pods: Set<PodId>,
     policies: Set<Edition>,
     by_selector: SelectorIndex<Edition>,

@@ -208,8 +208,8 @@ impl Compiler {
     }
 }
 
-fn with_name(name: &Text, labels: &Labels) -> Labels {
+fn with_name(name: &Text, labels: &Labels) -> Arc<Labels> {
     let mut labels = labels.clone();
     labels.insert(NAMESPACE_NAME_LABEL.into(), name.clone());
-    labels
+    Arc::new(labels)
 }

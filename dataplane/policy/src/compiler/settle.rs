@@ -213,6 +213,10 @@ impl Compiler {
                 rows: self.rows_of(&class.rows),
                 audit: class.audit.as_ref().map(|it| Box::new(self.rows_of(it))),
                 facts: Arc::clone(&class.facts),
+                namespace_labels: self
+                    .namespaces
+                    .get(&class.facts.namespace)
+                    .map_or_else(Arc::default, |it| Arc::clone(&it.labels)),
             };
             // A class that is new has no flows, unless it took over the number of one that had.
             let known = self.published.classes.get(id.at()).and_then(Option::as_ref);

@@ -2,6 +2,7 @@
 #![allow(dead_code)]
 
 pub mod dice;
+pub mod plain;
 pub mod reference;
 
 use std::collections::BTreeMap;
