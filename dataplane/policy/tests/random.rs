@@ -11,7 +11,7 @@ use support::dice::Dice;
 use support::plain::Plain;
 
 fn setting(name: &str, default: u64) -> u64 {
-    std::env::var(name).map_or(default, |it| it.parse().unwrap())
+    std::env::var(name).map_or(default, |it| it.parse().expect("a number"))
 }
 
 /// A verdict without the numbers that depend on a compiler's history.

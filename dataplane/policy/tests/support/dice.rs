@@ -63,7 +63,9 @@ impl Dice {
             (IpAddr::V4(_), _) => 28 + self.below(5) as u8,
             (IpAddr::V6(_), _) => 124 + self.below(5) as u8,
         };
-        Prefix::new(addr, len).unwrap().network()
+        Prefix::new(addr, len)
+            .expect("a length of the family")
+            .network()
     }
 
     pub fn port(&mut self) -> u16 {

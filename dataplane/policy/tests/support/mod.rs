@@ -61,7 +61,7 @@ pub fn text(it: &str) -> Text {
 }
 
 pub fn ip(it: &str) -> IpAddr {
-    it.parse().unwrap()
+    it.parse().expect("an address")
 }
 
 pub fn name(namespace: &str, name: &str) -> ObjectName {
