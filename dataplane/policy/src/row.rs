@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::ids::{ClassId, RuleId};
 use crate::model::{Action, ClusterPolicy, Mode, NetworkPolicy, Protocol, Source, Text, Tier};
-use crate::ports::{Interval, Lane, NO_RULE, NamedPort, Order, PortSet};
+use crate::ports::{Interval, Lane, NO_RULE, Order, PortSet};
+use crate::table::ClassFacts;
 
 /// Who decides: the layers in the order in which they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -120,12 +121,13 @@ pub(crate) fn peer_slot(class: ClassId, len: usize) -> usize {
 
 impl Row {
     /// The first rule that matches, if any. `peer` is its class, or [`ClassId::NONE`] where it is no pod, and
-    /// `peer_ports` are the ports that a pod as destination names.
+    /// `peer_facts` are looked at only where a block with a named port
+    /// needs the ports that the pod names.
     #[inline]
     pub(crate) fn find(
         &self,
         peer: ClassId,
-        peer_ports: &[NamedPort],
+        peer_facts: Option<&ClassFacts>,
         addr: IpAddr,
         lane: Lane,
         port: u16,
@@ -136,7 +138,7 @@ impl Row {
         } else {
             let by_class = self.order(self.peer_set(peer), lane, port);
             let by_block = block.map_or(NO_RULE, |set| self.order(set, lane, port));
-            let by_name = self.named_block_order(peer_ports, addr, lane, port);
+            let by_name = self.named_block_order(peer_facts, addr, lane, port);
             by_class.min(by_block).min(by_name)
         };
         self.rules.get(order as usize)
@@ -179,10 +181,17 @@ impl Row {
     }
 
     #[inline]
-    fn named_block_order(&self, ports: &[NamedPort], addr: IpAddr, lane: Lane, port: u16) -> Order {
+    fn named_block_order(
+        &self,
+        facts: Option<&ClassFacts>,
+        addr: IpAddr,
+        lane: Lane,
+        port: u16,
+    ) -> Order {
         let (false, Lane::Ports(protocol)) = (self.named_blocks.is_empty(), lane) else {
             return NO_RULE;
         };
+        let ports = facts.map_or(&[][..], |it| &it.ports);
         let (is_v4, bits) = bits_of(addr);
         let matching = self.named_blocks.iter().filter(|it| {
             it.is_v4 == is_v4

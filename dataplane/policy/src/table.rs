@@ -26,7 +26,8 @@ pub struct PolicyTable {
     pub(crate) addresses: Addresses,
     /// The addresses with several claims.
     pub(crate) contested: Arc<Map<IpAddr, Contested>>,
-    pub(crate) classes: Chunked<Option<ClassEntry>>,
+    /// Shared one by one: a row of many classes changes them all, and copying entries would count every row.
+    pub(crate) classes: Chunked<Option<Arc<ClassEntry>>>,
     pub(crate) pods: Chunked<Option<Arc<Pod>>>,
     pub(crate) nodes: Chunked<Option<Text>>,
     pub(crate) rules: Chunked<Option<RuleEntry>>,
@@ -178,7 +179,7 @@ impl PolicyTable {
         let class = self
             .classes
             .get(endpoint.class.at())
-            .and_then(Option::as_ref);
+            .and_then(Option::as_deref);
         End {
             addr,
             endpoint,
@@ -243,13 +244,13 @@ impl PolicyTable {
             (Audits::Enforced, Some(rows)) => rows,
             (Audits::Enforced, None) | (Audits::Ignored, _) => &class.rows,
         };
-        let (peer_class, peer_ports) = match peer.class {
-            Some(class) => (peer.endpoint.class, &class.facts.ports[..]),
-            None => (ClassId::NONE, &[][..]),
+        let (peer_class, peer_facts) = match peer.class {
+            Some(class) => (peer.endpoint.class, Some(&*class.facts)),
+            None => (ClassId::NONE, None),
         };
         let lane = Lane::of(conn.protocol);
         for row in rows[direction as usize].iter().flatten() {
-            let found = row.find(peer_class, peer_ports, peer.addr, lane, conn.dst_port);
+            let found = row.find(peer_class, peer_facts, peer.addr, lane, conn.dst_port);
             let decision = |allow, cause, rule| Decision {
                 allow,
                 cause,
@@ -359,7 +360,10 @@ impl PolicyTable {
             port_sets: rows.iter().map(|it| it.sets.len()).sum(),
             intervals: rows.iter().map(|it| it.intervals.len()).sum(),
             peers: rows.iter().map(|it| it.peers.len()).sum(),
-            bytes: self.addresses.bytes() + self.classes.bytes() + of_rows,
+            bytes: self.addresses.bytes()
+                + self.classes.bytes()
+                + self.classes.iter().flatten().count() * size_of::<ClassEntry>()
+                + of_rows,
         }
     }
 }

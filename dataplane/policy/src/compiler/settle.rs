@@ -221,7 +221,7 @@ impl Compiler {
             // A class that is new has no flows, unless it took over the number of one that had.
             let known = self.published.classes.get(id.at()).and_then(Option::as_ref);
             self.dirty.observable |= known.is_some_and(|it| !entry.judges_like(it));
-            self.state.classes.set(id.at(), Some(entry));
+            self.state.classes.set(id.at(), Some(Arc::new(entry)));
         }
     }
 
