@@ -11,15 +11,35 @@
 //! Pure: no files, no clock, no sockets.
 
 pub mod cluster;
-mod diagnostic;
 pub mod document;
-mod fields;
-mod json;
 pub mod manifest;
 pub mod model;
-mod names;
 pub mod node;
+pub mod rows;
+pub mod scale;
+
+mod addresses;
+mod compiler;
+mod diagnostic;
+mod explain;
+mod fields;
+mod ids;
+mod json;
+mod names;
+mod ports;
+mod row;
+mod row_build;
 mod suggest;
+mod table;
+mod verdict;
 mod yaml;
 
+pub use compiler::{Compiler, Fault, Finding};
 pub use diagnostic::{DIAGNOSTICS_MAX, Diagnostic, Severity};
+pub use explain::{
+    DirectionReport, EndReport, Explanation, Miss, MissKind, PolicyRef, RuleRef, Who,
+};
+pub use ids::RuleId;
+pub use row::{AnyPolicy, Layer};
+pub use table::{PolicyTable, RuleEntry, Stats};
+pub use verdict::{Audit, Cause, Direction, Verdict};
