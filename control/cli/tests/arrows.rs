@@ -11,8 +11,11 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-aead", &[]),
     ("patronus-packet", &[]),
     ("patronus-policy", &["patronus-packet"]),
-    ("patronus-tunnel", &["patronus-packet"]),
-    ("patronus-engine", &["patronus-packet", "patronus-tunnel"]),
+    ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
+    (
+        "patronus-engine",
+        &["patronus-packet", "patronus-policy", "patronus-tunnel"],
+    ),
     ("patronus-io", &["patronus-packet"]),
     ("patronus-config", &["patronus-packet", "patronus-tunnel"]),
     (

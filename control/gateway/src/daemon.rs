@@ -524,6 +524,9 @@ impl Daemon {
                     tracing::debug!(peer = name(id), lanes = lanes.len(), "lanes agreed");
                     lanes_changed |= self.registry.set_lanes(id, lanes);
                 }
+                Event::Denied(denial) => {
+                    tracing::info!(?denial, "policy");
+                }
                 Event::HandshakeTimeout(id) => {
                     tracing::warn!(
                         peer = name(id),

@@ -31,6 +31,8 @@ const TUN_FRAMES: usize = 64;
 const TUN_TURN_BYTES: usize = UDP_FRAMES << 16;
 /// While some door has more, the poller is asked about the others once in so many turns.
 const LOOK_EVERY: u32 = 4;
+/// The slice of processor time that a worker asks for: the shortest that Linux grants.
+const SLICE: Duration = Duration::from_micros(100);
 /// Packets taken from siblings in one turn.
 const HANDOFFS_PER_TURN: usize = 16;
 /// Batches read from a door that is given up; what a flood brings beyond that is lost with it.
@@ -102,9 +104,9 @@ fn run(seed: WorkerSeed) -> Counters {
         let pinning = pin_current_thread(core);
         tracing::info!(worker = id.0, "{pinning}");
     }
-    if let Some(us) = std::env::var("SLICE").ok().and_then(|s| s.parse().ok()) {
-        let r = patronus_io::ask_for_slice(Duration::from_micros(us));
-        tracing::info!("slice {us} {r:?}");
+    // Others share the core where there are few; what waits for it is somebody's round trip.
+    if let Err(error) = patronus_io::ask_for_slice(SLICE) {
+        tracing::debug!(worker = id.0, %error, "cannot ask for a short time slice");
     }
     let mut worker = Worker {
         engine: seed.engine,

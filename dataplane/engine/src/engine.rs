@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, UdpBatch};
-use patronus_packet::{Endpoint, TunFrame, UdpFrame};
+use patronus_packet::{Endpoint, FlowKey, TunFrame, UdpFrame};
+use patronus_policy::{Direction, RuleId};
 use patronus_tunnel::WorkerId;
 use patronus_tunnel::lanes::{Control, Lane, Negotiation};
 use patronus_tunnel::peer::TIMER_INTERVAL;
 
 use crate::counters::{Counters, DropReason, PublishedCounters};
-use crate::flow_table::{FlowTable, FlowWriter};
+use crate::flow_table::{FlowTable, FlowWriter, OpenedBy};
 use crate::lanes::{self, Role};
 use crate::peers::{PeerSet, Slot};
 use crate::pipeline::{self, Flight};
@@ -72,6 +73,25 @@ pub enum Event {
     LanesAgreed(PeerId, Vec<(WorkerId, Lane)>),
     /// A handshake was given up after 90 s.
     HandshakeTimeout(PeerId),
+    /// Policy refused a connection, or in audit mode would have; at a limited rate.
+    Denied(Denial),
+}
+
+/// A connection that policy refused, or would have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Denial {
+    /// Its ends, from the one that opened it.
+    pub key: FlowKey,
+    /// The peer at the remote end.
+    pub peer: PeerId,
+    /// Whether the local end opened it.
+    pub opened_by: OpenedBy,
+    /// The direction that decided.
+    pub direction: Direction,
+    /// Under what it is counted.
+    pub rule: Option<RuleId>,
+    /// Whether it passed all the same, because the policy is in audit mode.
+    pub is_audit: bool,
 }
 
 /// One worker's packets, tunnels and flows.

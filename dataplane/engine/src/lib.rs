@@ -28,6 +28,6 @@ mod sync;
 mod tests;
 
 pub use counters::{Counters, DropReason, PublishedCounters};
-pub use engine::{Engine, EngineConfig, Event, Handoff};
+pub use engine::{Denial, Engine, EngineConfig, Event, Handoff};
 pub use flow_table::{Flow, FlowTable, OpenedBy};
-pub use snapshot::{Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Snapshot};
+pub use snapshot::{Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Policy, Refusal, Snapshot};

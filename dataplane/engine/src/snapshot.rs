@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use patronus_packet::{Door, Endpoint, Prefix};
+use patronus_policy::PolicyTable;
 use patronus_tunnel::lanes::Lane;
 use patronus_tunnel::{AllowedIps, Identity, PresharedKey, PublicKey, WorkerId};
 
@@ -173,9 +174,32 @@ fn put(words: &mut [u64; 6], at: usize, addr: IpAddr) -> u64 {
     }
 }
 
+/// Who may connect to whom, as workers ask it.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The tables.
+    pub table: Arc<PolicyTable>,
+    /// Whether flows that were allowed when they began stay so when the tables change.
+    pub keep_established: bool,
+    /// What the sender of a denied packet is told.
+    pub refusal: Refusal,
+}
+
+/// What becomes of a denied packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Refusal {
+    /// It vanishes.
+    #[default]
+    Drop,
+    /// Its sender gets a TCP reset, or an ICMP error that says "administratively prohibited" (RFC 1812 section
+    /// 5.2.7.1, RFC 4443 section 3.1), at a limited rate.
+    Reject,
+}
+
 /// One whole configuration of the dataplane.
 #[derive(Debug)]
 pub struct Snapshot {
+    policy: Option<Policy>,
     generation: Generation,
     identity: Arc<Identity>,
     epoch: Instant,
@@ -217,6 +241,7 @@ impl Snapshot {
             peers[at] = Some(spec);
         }
         Self {
+            policy: None,
             generation,
             identity,
             epoch,
@@ -234,6 +259,19 @@ impl Snapshot {
     pub fn with_lanes(mut self, identities: Vec<Arc<Identity>>) -> Self {
         self.lane_identities = identities;
         self
+    }
+
+    /// Puts policy in force; without one every connection may pass.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Option<Policy>) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The policy in force.
+    #[inline]
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
     }
 
     /// Whether this site opens lanes.

@@ -58,7 +58,11 @@ impl NativeQueue {
 
 impl TunQueue for NativeQueue {
     fn recv(&mut self, frame: &mut TunFrame) -> io::Result<bool> {
-        let header_len = if self.offload.vnet { VNET_HEADER_LEN } else { 0 };
+        let header_len = if self.offload.vnet {
+            VNET_HEADER_LEN
+        } else {
+            0
+        };
         // In one piece: two cost a small packet a tenth more.
         let storage = frame.buf.headed_storage_mut(header_len);
         let len = loop {
