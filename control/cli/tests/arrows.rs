@@ -8,6 +8,7 @@ use serde_json::Value;
 
 /// Who may depend on whom, below itself.
 const ARROWS: &[(&str, &[&str])] = &[
+    ("patronus-aead", &[]),
     ("patronus-packet", &[]),
     ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-packet"]),
@@ -43,6 +44,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Crates that belong to control and never to a worker.
 const CONTROL_ONLY: &[&str] = &["tokio", "rtnetlink", "clap", "serde_json"];
 const DATAPLANE: &[&str] = &[
+    "patronus-aead",
     "patronus-packet",
     "patronus-policy",
     "patronus-tunnel",

@@ -1,0 +1,234 @@
+//! ChaCha20-Poly1305 with AVX-512, for processors with its F, BW, VL, IFMA and VBMI2 parts (Ice Lake, Zen 4, and
+//! later).
+//!
+//! One pass makes up to sixteen keystream blocks, the first of which is the Poly1305 key. Sealing writes the
+//! ciphertext, then runs Poly1305 over it; opening runs Poly1305 first, and writes only what it has verified.
+//!
+//! Memory is touched in `mem` alone. No branch and no index depends on a key or on data, only on lengths.
+
+use core::arch::x86_64::{
+    __m128i, __m512i, _mm_cvtsi128_si64, _mm_extract_epi64, _mm512_castsi512_si128,
+    _mm512_extracti32x4_epi32, _mm512_setzero_si512, _mm512_xor_si512,
+};
+
+use zeroize::Zeroize;
+
+use crate::placement::Placement;
+use crate::poly1305::{BLOCK, Poly1305};
+use crate::{BadTag, TAG_LEN};
+use mem::WIDTH;
+
+mod chacha;
+mod mem;
+mod poly;
+
+/// Poly1305 blocks up to which powers of r cost more than they save.
+const FEW_BLOCKS: usize = 6;
+
+/// A key, and the knowledge that this processor has what the kernels need.
+pub(crate) struct Key {
+    words: chacha::Words,
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.words.zeroize();
+    }
+}
+
+/// Whether this processor has what the kernels need.
+pub(crate) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vl")
+        && is_x86_feature_detected!("avx512ifma")
+        && is_x86_feature_detected!("avx512vbmi2")
+        && is_x86_feature_detected!("bmi2")
+}
+
+impl Key {
+    /// `None` on a processor without AVX-512.
+    pub(crate) fn new(bytes: &[u8; 32]) -> Option<Key> {
+        if !available() {
+            return None;
+        }
+        let mut words = [0; 8];
+        for (word, bytes) in words.iter_mut().zip(bytes.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        Some(Key { words })
+    }
+
+    /// Encrypts the source, with zeros after it up to `len` bytes, into the target, and a tag behind.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn seal<P: Placement>(&self, counter: u64, packet: &mut P, len: usize) {
+        // SAFETY:
+        // - a `Key` exists only where `available` said yes to each of the features that `seal` is compiled for.
+        unsafe { seal(&self.words, counter, packet, len) }
+    }
+
+    /// Decrypts what is before the tag, if the tag is right.
+    #[inline]
+    #[allow(unsafe_code)]
+    pub(crate) fn open<P: Placement>(
+        &self,
+        counter: u64,
+        packet: &mut P,
+        len: usize,
+        tag: u128,
+    ) -> Result<(), BadTag> {
+        // SAFETY:
+        // - a `Key` exists only where `available` said yes to each of the features that `open` is compiled for.
+        unsafe { open(&self.words, counter, packet, len, tag) }
+    }
+}
+
+/// Keystream blocks of one pass, and how many of them there are.
+struct Pass {
+    blocks: [__m512i; 16],
+    count: usize,
+}
+
+impl Pass {
+    /// Blocks from number `block` on: `wanted` of them, or as many as one pass makes. Some more may come out.
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    #[inline]
+    fn new(key: &chacha::Words, counter: u64, block: u32, wanted: usize) -> Pass {
+        let zero = _mm512_setzero_si512();
+        let mut blocks = [zero; 16];
+        let count = match wanted {
+            0..=4 => {
+                let [four] = chacha::fours(key, counter, block);
+                blocks[..4].copy_from_slice(&four);
+                4
+            }
+            5..=8 => {
+                let eight = chacha::fours::<2>(key, counter, block);
+                blocks[..8].copy_from_slice(eight.as_flattened());
+                8
+            }
+            9..=12 => {
+                let twelve = chacha::fours::<3>(key, counter, block);
+                blocks[..12].copy_from_slice(twelve.as_flattened());
+                12
+            }
+            _ => {
+                blocks = chacha::sixteen(key, counter, block);
+                16
+            }
+        };
+        Pass { blocks, count }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn seal<P: Placement>(key: &chacha::Words, counter: u64, packet: &mut P, len: usize) {
+    let first = Pass::new(key, counter, 0, 1 + len.div_ceil(WIDTH));
+    let mac = Mac::new(first.blocks[0], len);
+    transform(key, counter, &first, packet, len);
+    let tag = mac.tag(&packet.written()[..len]);
+    packet.target()[len..len + TAG_LEN].copy_from_slice(&tag.to_le_bytes());
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+fn open<P: Placement>(
+    key: &chacha::Words,
+    counter: u64,
+    packet: &mut P,
+    len: usize,
+    tag: u128,
+) -> Result<(), BadTag> {
+    let first = Pass::new(key, counter, 0, 1 + len.div_ceil(WIDTH));
+    let mac = Mac::new(first.blocks[0], len);
+    if mac.tag(&packet.source()[..len]) != tag {
+        return Err(BadTag);
+    }
+    transform(key, counter, &first, packet, len);
+    Ok(())
+}
+
+/// Adds the keystream to `len` bytes, where the source may end earlier and counts as zeros from there on. `first`
+/// are the blocks from number 0 on.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+#[inline]
+fn transform<P: Placement>(
+    key: &chacha::Words,
+    counter: u64,
+    first: &Pass,
+    packet: &mut P,
+    len: usize,
+) {
+    let mut at = add_keystream(&first.blocks[1..first.count], packet, 0, len);
+    while at < len {
+        let block = 1 + (at / WIDTH) as u32;
+        let pass = Pass::new(key, counter, block, (len - at).div_ceil(WIDTH));
+        at = add_keystream(&pass.blocks[..pass.count], packet, at, len);
+    }
+}
+
+/// Adds keystream blocks from offset `at` on, and says where they or the packet end.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+#[inline]
+fn add_keystream<P: Placement>(
+    keystream: &[__m512i],
+    packet: &mut P,
+    at: usize,
+    len: usize,
+) -> usize {
+    let mut at = at;
+    for block in keystream {
+        if at >= len {
+            break;
+        }
+        let source = packet.source();
+        let source = source.get(at..).unwrap_or_default();
+        let whole = source.first_chunk::<WIDTH>();
+        let text = whole.map_or_else(|| mem::load_up_to(source), |whole| mem::load(whole));
+        let out = _mm512_xor_si512(text, *block);
+        let target = &mut packet.target()[at..len];
+        match target.first_chunk_mut::<WIDTH>() {
+            Some(whole) => mem::store(whole, out),
+            None => mem::store_up_to(target, out),
+        }
+        at += WIDTH;
+    }
+    at
+}
+
+/// Poly1305 with the key of one packet, in the way that suits its length.
+struct Mac {
+    key: __m128i,
+    pad: u128,
+    powers: Option<poly::Powers>,
+}
+
+impl Mac {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    #[inline]
+    fn new(key_block: __m512i, len: usize) -> Mac {
+        Mac {
+            key: _mm512_castsi512_si128(key_block),
+            pad: number(_mm512_extracti32x4_epi32::<1>(key_block)),
+            powers: (len > (FEW_BLOCKS - 1) * BLOCK).then(|| poly::Powers::new(key_block)),
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
+    #[inline]
+    fn tag(&self, ciphertext: &[u8]) -> u128 {
+        match &self.powers {
+            Some(powers) => powers.tag(ciphertext, self.pad),
+            None => Poly1305::new(number(self.key)).tag(ciphertext, self.pad),
+        }
+    }
+}
+
+/// Sixteen bytes as a number, little end first.
+#[target_feature(enable = "sse4.1")]
+#[inline]
+fn number(vector: __m128i) -> u128 {
+    let low = _mm_cvtsi128_si64(vector).cast_unsigned();
+    let high = _mm_extract_epi64::<1>(vector).cast_unsigned();
+    u128::from(low) | u128::from(high) << 64
+}
