@@ -13,11 +13,12 @@ use core::arch::x86_64::{
 
 use zeroize::Zeroize;
 
-use crate::placement::Placement;
-use crate::poly1305::{BLOCK, Poly1305};
-use crate::{BadTag, TAG_LEN};
+use crate::placement::{Apart, Placement};
+use crate::poly1305::{BLOCK, Poly1305, length_block};
+use crate::{BadTag, Opening, Sealing, TAG_LEN};
 use mem::WIDTH;
 
+mod batch;
 mod chacha;
 mod mem;
 mod poly;
@@ -68,6 +69,54 @@ impl Key {
         unsafe { seal(&self.words, counter, packet, len) }
     }
 
+    /// Seals every packet of a batch.
+    #[allow(unsafe_code)]
+    pub(crate) fn seal_batch(&self, packets: &mut [Sealing<'_>]) {
+        let mut rest = packets;
+        while !rest.is_empty() {
+            let run = short_run(rest, |packet| packet.padded_len);
+            let (now, after) = rest.split_at_mut(run.max(1));
+            rest = after;
+            if run >= GROUP_MIN {
+                // SAFETY:
+                // - a `Key` exists only where `available` said yes to each of the features.
+                unsafe { batch::seal(&self.words, now) }
+                continue;
+            }
+            for packet in now {
+                let len = packet.padded_len;
+                let (source, target) = (packet.src, &mut *packet.dst);
+                self.seal(packet.counter, &mut Apart { source, target }, len);
+            }
+        }
+    }
+
+    /// Opens every packet of a batch that is authentic. All of them are long enough to have a tag.
+    #[allow(unsafe_code)]
+    pub(crate) fn open_batch(&self, packets: &mut [Opening<'_>]) {
+        let mut rest = packets;
+        while !rest.is_empty() {
+            let run = short_run(rest, |packet| packet.src_with_tag.len() - TAG_LEN);
+            let (now, after) = rest.split_at_mut(run.max(1));
+            rest = after;
+            if run >= GROUP_MIN {
+                // SAFETY:
+                // - a `Key` exists only where `available` said yes to each of the features.
+                unsafe { batch::open(&self.words, now) }
+                continue;
+            }
+            for packet in now {
+                let Some((source, tag)) = packet.src_with_tag.split_last_chunk() else {
+                    continue;
+                };
+                let (len, tag) = (source.len(), u128::from_le_bytes(*tag));
+                let target = &mut *packet.dst;
+                let opened = self.open(packet.counter, &mut Apart { source, target }, len, tag);
+                packet.is_authentic = opened.is_ok();
+            }
+        }
+    }
+
     /// Decrypts what is before the tag, if the tag is right.
     #[inline]
     #[allow(unsafe_code)]
@@ -82,6 +131,17 @@ impl Key {
         // - a `Key` exists only where `available` said yes to each of the features that `open` is compiled for.
         unsafe { open(&self.words, counter, packet, len, tag) }
     }
+}
+
+/// Fewer short packets one after the other are faster alone than as a group.
+const GROUP_MIN: usize = 3;
+
+/// The packets from the first on that make a group: short ones, as many as fit.
+fn short_run<T>(packets: &[T], len: impl Fn(&T) -> usize) -> usize {
+    let candidates = packets.iter().take(batch::GROUP);
+    candidates
+        .take_while(|packet| len(packet) <= batch::SHORT)
+        .count()
 }
 
 /// Keystream blocks of one pass, and how many of them there are.
@@ -210,16 +270,17 @@ impl Mac {
         Mac {
             key: _mm512_castsi512_si128(key_block),
             pad: number(_mm512_extracti32x4_epi32::<1>(key_block)),
-            powers: (len > (FEW_BLOCKS - 1) * BLOCK).then(|| poly::Powers::new(key_block)),
+            powers: (len > (FEW_BLOCKS - 1) * BLOCK).then(|| poly::Powers::new(key_block, len)),
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512ifma,avx512vbmi2,bmi2")]
     #[inline]
     fn tag(&self, ciphertext: &[u8]) -> u128 {
+        let last = length_block(ciphertext.len());
         match &self.powers {
-            Some(powers) => powers.tag(ciphertext, self.pad),
-            None => Poly1305::new(number(self.key)).tag(ciphertext, self.pad),
+            Some(powers) => powers.tag(ciphertext, last, self.pad),
+            None => Poly1305::new(number(self.key)).tag(ciphertext, last, self.pad),
         }
     }
 }
@@ -232,3 +293,7 @@ fn number(vector: __m128i) -> u128 {
     let high = _mm_extract_epi64::<1>(vector).cast_unsigned();
     u128::from(low) | u128::from(high) << 64
 }
+
+#[cfg(test)]
+#[path = "avx512/tests.rs"]
+mod tests;

@@ -210,11 +210,7 @@ impl Key {
     ) -> Result<usize, BadTag> {
         let (src, tag) = split_tag(src_with_tag)?;
         let len = src.len();
-        assert!(
-            dst.len() >= len,
-            "no room: the plaintext has {len} bytes, the buffer {}",
-            dst.len()
-        );
+        assert_room(len, dst.len());
         let dst = &mut dst[..len];
         match &self.0 {
             Inner::Ring(key) => {
@@ -229,6 +225,34 @@ impl Key {
             }
         }
         Ok(len)
+    }
+
+    /// Seals a batch of packets. Short ones that follow each other cost much less than one by one.
+    pub fn seal_batch(&self, packets: &mut [Sealing<'_>]) {
+        match &self.0 {
+            Inner::Ring(_) => {
+                for packet in packets {
+                    self.seal_padded_to(packet.counter, packet.src, packet.padded_len, packet.dst);
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(key) => key.seal_batch(packets),
+        }
+    }
+
+    /// Opens a batch of packets; [`Opening::opened`] says for each whether its tag was right. Short ones that follow
+    /// each other cost much less than one by one.
+    pub fn open_batch(&self, packets: &mut [Opening<'_>]) {
+        match &self.0 {
+            Inner::Ring(_) => {
+                for packet in packets {
+                    let opened = self.open_to(packet.counter, packet.src_with_tag, packet.dst);
+                    packet.is_authentic = opened.is_ok();
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(key) => key.open_batch(packets),
+        }
     }
 
     /// Opens `buf`, ciphertext and tag, where it lies. Returns the length of the plaintext. If the tag is wrong, the
@@ -253,6 +277,75 @@ impl Key {
     }
 }
 
+/// A packet to seal in a batch, as in [`Key::seal_padded_to`].
+#[derive(Debug)]
+pub struct Sealing<'a> {
+    counter: u64,
+    src: &'a [u8],
+    padded_len: usize,
+    dst: &'a mut [u8],
+}
+
+impl<'a> Sealing<'a> {
+    /// `src` and zeros after it, `padded_len` bytes together, into the start of `dst`.
+    ///
+    /// # Panics
+    /// As [`Key::seal_padded_to`].
+    #[inline]
+    pub fn new(counter: u64, src: &'a [u8], padded_len: usize, dst: &'a mut [u8]) -> Self {
+        checked_sealed_len(src.len(), padded_len, dst.len());
+        Sealing {
+            counter,
+            src,
+            padded_len,
+            dst,
+        }
+    }
+}
+
+/// A packet to open in a batch, as in [`Key::open_to`].
+#[derive(Debug)]
+pub struct Opening<'a> {
+    counter: u64,
+    src_with_tag: &'a [u8],
+    dst: &'a mut [u8],
+    is_authentic: bool,
+}
+
+impl<'a> Opening<'a> {
+    /// Ciphertext and tag, into the start of `dst`.
+    ///
+    /// # Errors
+    /// `src_with_tag` is too short to have a tag, or longer than any packet.
+    ///
+    /// # Panics
+    /// As [`Key::open_to`].
+    #[inline]
+    pub fn new(counter: u64, src_with_tag: &'a [u8], dst: &'a mut [u8]) -> Result<Self, BadTag> {
+        let (src, _) = split_tag(src_with_tag)?;
+        assert_room(src.len(), dst.len());
+        Ok(Opening {
+            counter,
+            src_with_tag,
+            dst,
+            is_authentic: false,
+        })
+    }
+
+    /// The length of the plaintext, once [`Key::open_batch`] has opened it.
+    ///
+    /// # Errors
+    /// The tag is wrong, or nobody has opened the packet.
+    #[inline]
+    pub fn opened(&self) -> Result<usize, BadTag> {
+        if self.is_authentic {
+            Ok(self.src_with_tag.len() - TAG_LEN)
+        } else {
+            Err(BadTag)
+        }
+    }
+}
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Key")
@@ -274,6 +367,14 @@ fn checked_sealed_len(len: usize, padded_len: usize, room: usize) -> usize {
         "no room: the sealed packet has {sealed_len} bytes, the buffer {room}"
     );
     sealed_len
+}
+
+#[inline]
+fn assert_room(len: usize, room: usize) {
+    assert!(
+        room >= len,
+        "no room: the plaintext has {len} bytes, the buffer {room}"
+    );
 }
 
 /// Ciphertext and tag.
