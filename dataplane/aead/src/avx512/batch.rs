@@ -125,8 +125,8 @@ pub(super) fn open(key: &Words, packets: &mut [Opening<'_>]) {
 fn tags(keystream: &Keystream, texts: &Ciphertexts, lens: &[usize]) -> [u128; GROUP] {
     let zero = _mm512_setzero_si512();
     let mut keys = [zero; GROUP];
-    for i in 0..lens.len() {
-        keys[i] = *keystream.block(i, 0);
+    for (i, key) in keys.iter_mut().enumerate().take(lens.len()) {
+        *key = *keystream.block(i, 0);
     }
     let [r_low, r_high, pad_low, pad_high, ..] = transposed(&keys);
     let r_low = _mm512_and_si512(r_low, _mm512_set1_epi64(CLAMP as i64));

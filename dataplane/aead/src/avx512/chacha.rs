@@ -151,16 +151,17 @@ pub(super) fn fours<const N: usize>(key: &Words, counter: u64, block: u32) -> [[
     let (mut a, mut b, mut c, mut d) = ([row[0]; N], [row[1]; N], [row[2]; N], last);
     for _ in 0..DOUBLE_ROUNDS {
         rows_rounded(&mut a, &mut b, &mut c, &mut d);
+        // To the diagonals, and back. The row that is ready last is the one that stays.
         for i in 0..N {
-            b[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(b[i]);
-            c[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(c[i]);
-            d[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(d[i]);
+            a[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(a[i]);
+            d[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(d[i]);
+            c[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(c[i]);
         }
         rows_rounded(&mut a, &mut b, &mut c, &mut d);
         for i in 0..N {
-            b[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(b[i]);
-            c[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(c[i]);
-            d[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(d[i]);
+            a[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(a[i]);
+            d[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(d[i]);
+            c[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(c[i]);
         }
     }
     let mut out = [[zero; 4]; N];
