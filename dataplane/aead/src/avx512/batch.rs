@@ -53,7 +53,7 @@ impl Keystream {
     }
 
     /// Block `number` of packet `packet`; number 0 is the Poly1305 key.
-    #[inline]
+    #[inline(always)]
     fn block(&self, packet: usize, number: usize) -> &__m512i {
         &self.blocks.as_flattened()[self.starts[packet] + number]
     }
