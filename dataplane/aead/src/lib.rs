@@ -23,15 +23,17 @@
 //!
 //! [RFC 8439]: https://www.rfc-editor.org/rfc/rfc8439
 
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
 mod placement;
+#[cfg(target_arch = "x86_64")]
 mod poly1305;
 mod ring_backend;
 
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-
 use core::fmt;
 
+#[cfg(target_arch = "x86_64")]
 use placement::Placement;
 use thiserror::Error;
 
