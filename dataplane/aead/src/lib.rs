@@ -1,17 +1,40 @@
 //! ChaCha20-Poly1305 as WireGuard uses it: [RFC 8439] with a counter for a nonce and no additional data.
 //!
+//! A [`Key`] seals and opens packets of one direction of a session, one by one or in batches, from one buffer into
+//! another or in place. The nonce of a packet is four zero bytes and its 64-bit counter, little end first. Whoever
+//! calls must never seal two packets under one counter.
+//!
+//! Two backends do the arithmetic; [`Backend::best`] says which of them this processor runs fastest:
+//!
+//! | backend | where | what it is |
+//! | --- | --- | --- |
+//! | [`Backend::Avx512`] | x86-64 with AVX-512 F, BW, VL, IFMA and VBMI2: Ice Lake, Zen 4, and later | the kernels of this crate |
+//! | [`Backend::Ring`] | everywhere | the `ring` crate |
+//!
+//! Why there are kernels of our own, what they gain and how they are held in check is decision 4 in `docs/decisions`.
+//! They are tested against the RFC's vectors, against slow arithmetic, and against ring for every length; `cargo run
+//! --release -p patronus-aead --example measure` shows what they gain on the machine at hand.
+//!
+//! Opening verifies first: no plaintext of a packet with a wrong tag is left behind. Time depends on lengths, never on
+//! keys or data. Our own backend wipes the key when it is dropped; registers and stack are not wiped, here as in ring.
+//!
+//! Pure: no clock, no randomness, no environment. `unsafe` is confined to the loads and stores in `avx512::mem` and to
+//! the calls into code for AVX-512, which only a processor that has it can reach.
+//!
 //! [RFC 8439]: https://www.rfc-editor.org/rfc/rfc8439
-
-mod placement;
-mod poly1305;
-mod ring_backend;
 
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod placement;
+#[cfg(target_arch = "x86_64")]
+mod poly1305;
+mod ring_backend;
 
 use core::fmt;
 
-use placement::{Apart, InPlace};
+#[cfg(target_arch = "x86_64")]
+use placement::Placement;
 use thiserror::Error;
 
 /// Bytes of the tag behind every ciphertext.
@@ -150,7 +173,11 @@ impl Key {
             #[cfg(target_arch = "x86_64")]
             Inner::Avx512(key) => {
                 let (source, target) = (src, dst);
-                key.seal(counter, &mut Apart { source, target }, padded_len);
+                key.seal(
+                    counter,
+                    &mut Placement::Apart { source, target },
+                    padded_len,
+                );
             }
         }
         sealed_len
@@ -188,7 +215,9 @@ impl Key {
                 key.seal(counter, bytes, padded_len);
             }
             #[cfg(target_arch = "x86_64")]
-            Inner::Avx512(key) => key.seal(counter, &mut InPlace { bytes, len }, padded_len),
+            Inner::Avx512(key) => {
+                key.seal(counter, &mut Placement::InPlace { bytes, len }, padded_len)
+            }
         }
         sealed_len
     }
@@ -210,11 +239,7 @@ impl Key {
     ) -> Result<usize, BadTag> {
         let (src, tag) = split_tag(src_with_tag)?;
         let len = src.len();
-        assert!(
-            dst.len() >= len,
-            "no room: the plaintext has {len} bytes, the buffer {}",
-            dst.len()
-        );
+        assert_room(len, dst.len());
         let dst = &mut dst[..len];
         match &self.0 {
             Inner::Ring(key) => {
@@ -225,10 +250,38 @@ impl Key {
             Inner::Avx512(key) => {
                 let (source, target) = (src, dst);
                 let tag = u128::from_le_bytes(tag);
-                key.open(counter, &mut Apart { source, target }, len, tag)?;
+                key.open(counter, &mut Placement::Apart { source, target }, len, tag)?;
             }
         }
         Ok(len)
+    }
+
+    /// Seals a batch of packets. Short ones that follow each other cost much less than one by one.
+    pub fn seal_batch(&self, packets: &mut [Sealing<'_>]) {
+        match &self.0 {
+            Inner::Ring(_) => {
+                for packet in packets {
+                    self.seal_padded_to(packet.counter, packet.src, packet.padded_len, packet.dst);
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(key) => key.seal_batch(packets),
+        }
+    }
+
+    /// Opens a batch of packets; [`Opening::opened`] says for each whether its tag was right. Short ones that follow
+    /// each other cost much less than one by one.
+    pub fn open_batch(&self, packets: &mut [Opening<'_>]) {
+        match &self.0 {
+            Inner::Ring(_) => {
+                for packet in packets {
+                    let opened = self.open_to(packet.counter, packet.src_with_tag, packet.dst);
+                    packet.is_authentic = opened.is_ok();
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            Inner::Avx512(key) => key.open_batch(packets),
+        }
     }
 
     /// Opens `buf`, ciphertext and tag, where it lies. Returns the length of the plaintext. If the tag is wrong, the
@@ -246,10 +299,79 @@ impl Key {
             #[cfg(target_arch = "x86_64")]
             Inner::Avx512(key) => {
                 let tag = u128::from_le_bytes(tag);
-                key.open(counter, &mut InPlace { bytes, len }, len, tag)?;
+                key.open(counter, &mut Placement::InPlace { bytes, len }, len, tag)?;
             }
         }
         Ok(len)
+    }
+}
+
+/// A packet to seal in a batch, as in [`Key::seal_padded_to`].
+#[derive(Debug)]
+pub struct Sealing<'a> {
+    counter: u64,
+    src: &'a [u8],
+    padded_len: usize,
+    dst: &'a mut [u8],
+}
+
+impl<'a> Sealing<'a> {
+    /// `src` and zeros after it, `padded_len` bytes together, into the start of `dst`.
+    ///
+    /// # Panics
+    /// As [`Key::seal_padded_to`].
+    #[inline]
+    pub fn new(counter: u64, src: &'a [u8], padded_len: usize, dst: &'a mut [u8]) -> Self {
+        checked_sealed_len(src.len(), padded_len, dst.len());
+        Sealing {
+            counter,
+            src,
+            padded_len,
+            dst,
+        }
+    }
+}
+
+/// A packet to open in a batch, as in [`Key::open_to`].
+#[derive(Debug)]
+pub struct Opening<'a> {
+    counter: u64,
+    src_with_tag: &'a [u8],
+    dst: &'a mut [u8],
+    is_authentic: bool,
+}
+
+impl<'a> Opening<'a> {
+    /// Ciphertext and tag, into the start of `dst`.
+    ///
+    /// # Errors
+    /// `src_with_tag` is too short to have a tag, or longer than any packet.
+    ///
+    /// # Panics
+    /// As [`Key::open_to`].
+    #[inline]
+    pub fn new(counter: u64, src_with_tag: &'a [u8], dst: &'a mut [u8]) -> Result<Self, BadTag> {
+        let (src, _) = split_tag(src_with_tag)?;
+        assert_room(src.len(), dst.len());
+        Ok(Opening {
+            counter,
+            src_with_tag,
+            dst,
+            is_authentic: false,
+        })
+    }
+
+    /// The length of the plaintext, once [`Key::open_batch`] has opened it.
+    ///
+    /// # Errors
+    /// The tag is wrong, or nobody has opened the packet.
+    #[inline]
+    pub fn opened(&self) -> Result<usize, BadTag> {
+        if self.is_authentic {
+            Ok(self.src_with_tag.len() - TAG_LEN)
+        } else {
+            Err(BadTag)
+        }
     }
 }
 
@@ -274,6 +396,14 @@ fn checked_sealed_len(len: usize, padded_len: usize, room: usize) -> usize {
         "no room: the sealed packet has {sealed_len} bytes, the buffer {room}"
     );
     sealed_len
+}
+
+#[inline]
+fn assert_room(len: usize, room: usize) {
+    assert!(
+        room >= len,
+        "no room: the plaintext has {len} bytes, the buffer {room}"
+    );
 }
 
 /// Ciphertext and tag.

@@ -47,20 +47,19 @@ impl Poly1305 {
         self.sum = [low as u64, (low >> 64) as u64, (d2 & 3) + u64::from(carry)];
     }
 
-    /// Over the AEAD's construction without additional data: the ciphertext, zeros to the next sixteen bytes, and a
-    /// block with its length.
+    /// Over `message`, zeros to the next sixteen bytes, and the block `last`. `pad` is what is added at the very end.
     #[inline]
-    pub(crate) fn tag(mut self, ciphertext: &[u8], pad: u128) -> u128 {
-        let (blocks, rest) = ciphertext.as_chunks::<BLOCK>();
+    pub(crate) fn tag(mut self, message: &[u8], last: u128, pad: u128) -> u128 {
+        let (blocks, rest) = message.as_chunks::<BLOCK>();
         for block in blocks {
             self.block(u128::from_le_bytes(*block));
         }
         if !rest.is_empty() {
-            let mut last = [0; BLOCK];
-            last[..rest.len()].copy_from_slice(rest);
-            self.block(u128::from_le_bytes(last));
+            let mut block = [0; BLOCK];
+            block[..rest.len()].copy_from_slice(rest);
+            self.block(u128::from_le_bytes(block));
         }
-        self.block((ciphertext.len() as u128) << 64);
+        self.block(last);
         self.finish(pad)
     }
 
@@ -72,6 +71,12 @@ impl Poly1305 {
         let limbs = [h0 & mask, (h0 >> 44 | h1 << 20) & mask, h1 >> 24 | h2 << 40];
         finish(limbs, pad)
     }
+}
+
+/// The last block of the AEAD's construction: no additional data, and `len` bytes of ciphertext.
+#[inline]
+pub(crate) fn length_block(len: usize) -> u128 {
+    (len as u128) << 64
 }
 
 /// Limbs of 44 bits, each with up to 60, become a tag: their value modulo 2^130 - 5, plus `pad`, modulo 2^128.
@@ -106,3 +111,7 @@ pub(crate) fn finish(limbs: [u64; 3], pad: u128) -> u128 {
     let value = u128::from(l0) | u128::from(l1) << 44 | u128::from(l2) << 88;
     value.wrapping_add(pad)
 }
+
+#[cfg(test)]
+#[path = "poly1305_tests.rs"]
+pub(crate) mod tests;

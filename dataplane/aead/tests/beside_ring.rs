@@ -1,6 +1,6 @@
 //! Our backend beside ring: every length, both directions, both placements.
 
-use patronus_aead::{Backend, Key, TAG_LEN};
+use patronus_aead::{Backend, BadTag, Key, Opening, Sealing, TAG_LEN};
 
 /// A fixed sequence that looks random (SplitMix64).
 struct Noise(u64);
@@ -27,7 +27,7 @@ const COUNTERS: [u64; 6] = [0, 1, u32::MAX as u64, 1 << 32, u64::MAX - 1, u64::M
 fn check(noise: &mut Noise, len: usize, counter: u64) {
     let bytes = noise.key();
     let ring = Key::with_backend(&bytes, Backend::Ring).expect("ring is everywhere");
-    let ours = Key::new(&bytes);
+    let ours = Key::with_backend(&bytes, Backend::best()).expect("the best one is available");
     let plain = noise.bytes(len);
     let mut expected = vec![0; len + TAG_LEN];
     ring.seal_to(counter, &plain, &mut expected);
@@ -84,5 +84,80 @@ fn extreme_counters_make_the_same_nonce_as_with_ring() {
         for len in [0, 1, 16, 64, 65, 192, 193, 448, 704, 960, 961, 1424, 1985] {
             check(&mut noise, len, counter);
         }
+    }
+}
+
+/// One by one with ring, and in a batch with ours.
+fn check_batch(noise: &mut Noise, lens: &[usize]) {
+    let bytes = noise.key();
+    let ring = Key::with_backend(&bytes, Backend::Ring).expect("ring is everywhere");
+    let ours = Key::with_backend(&bytes, Backend::best()).expect("the best one is available");
+    let counters: Vec<u64> = lens.iter().map(|_| noise.next()).collect();
+    let plain: Vec<Vec<u8>> = lens.iter().map(|len| noise.bytes(*len)).collect();
+    let padded: Vec<usize> = lens
+        .iter()
+        .map(|len| len + noise.next() as usize % 90)
+        .collect();
+    let mut expected: Vec<Vec<u8>> = padded.iter().map(|len| vec![0; len + TAG_LEN]).collect();
+    for (i, expected) in expected.iter_mut().enumerate() {
+        ring.seal_padded_to(counters[i], &plain[i], padded[i], expected);
+    }
+
+    let mut sealed: Vec<Vec<u8>> = padded
+        .iter()
+        .map(|len| noise.bytes(len + TAG_LEN + 3))
+        .collect();
+    let mut batch: Vec<Sealing<'_>> = sealed
+        .iter_mut()
+        .enumerate()
+        .map(|(i, dst)| Sealing::new(counters[i], &plain[i], padded[i], dst))
+        .collect();
+    ours.seal_batch(&mut batch);
+    for (sealed, expected) in sealed.iter().zip(&expected) {
+        assert_eq!(sealed[..expected.len()], expected[..], "of {lens:?}");
+    }
+
+    // Every third has a wrong bit somewhere.
+    let mut opened: Vec<Vec<u8>> = padded.iter().map(|len| vec![0xEE; len + 3]).collect();
+    for sealed in expected.iter_mut().skip(2).step_by(3) {
+        let bit = noise.next() as usize % (sealed.len() * 8);
+        sealed[bit / 8] ^= 1 << (bit % 8);
+    }
+    let mut batch: Vec<Opening<'_>> = opened
+        .iter_mut()
+        .enumerate()
+        .map(|(i, dst)| Opening::new(counters[i], &expected[i], dst).expect("it has a tag"))
+        .collect();
+    ours.open_batch(&mut batch);
+    let outcomes: Vec<Result<usize, BadTag>> = batch.iter().map(Opening::opened).collect();
+    for (i, outcome) in outcomes.into_iter().enumerate() {
+        let (opened, beyond) = opened[i].split_at(padded[i]);
+        assert_eq!(beyond, [0xEE; 3], "opened past the end");
+        if i % 3 == 2 {
+            assert_eq!(outcome, Err(BadTag));
+            assert!(opened.iter().all(|byte| *byte == 0xEE || *byte == 0));
+            continue;
+        }
+        assert_eq!(outcome, Ok(padded[i]));
+        assert_eq!(opened[..lens[i]], plain[i]);
+        assert!(opened[lens[i]..].iter().all(|byte| *byte == 0));
+    }
+}
+
+#[test]
+fn batches_seal_and_open_as_ring_does_one_by_one() {
+    let mut noise = Noise(3);
+    for len in 0..=260 {
+        for count in 0..=9 {
+            check_batch(&mut noise, &vec![len; count]);
+        }
+    }
+    for _ in 0..2000 {
+        let count = noise.next() as usize % 30;
+        let long_max = [200, 800][noise.next() as usize % 2];
+        let lens: Vec<usize> = (0..count)
+            .map(|_| noise.next() as usize % long_max)
+            .collect();
+        check_batch(&mut noise, &lens);
     }
 }

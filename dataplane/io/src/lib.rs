@@ -2,8 +2,8 @@
 //!
 //! Owns file descriptors and the probing of what this kernel can do. Knows packets as bytes and batches
 //! of [`patronus_packet`]; knows nothing of peers, sessions, policy or configuration. Called by the
-//! gateway's workers and by the lab. This is the only crate of the data plane with `unsafe`, and inside
-//! it only `sys` and `mmsg` have any.
+//! gateway's workers and by the lab. Beside `patronus-aead` this is the only crate of the data plane with
+//! `unsafe`, and inside it only `sys` and `mmsg` have any.
 
 pub mod kernel;
 pub mod offload;

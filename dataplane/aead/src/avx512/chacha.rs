@@ -7,6 +7,8 @@ use core::arch::x86_64::{
     _mm512_xor_si512,
 };
 
+use super::mem;
+
 /// "expand 32-byte k".
 const SIGMA: [u32; 4] = [0x6170_7865, 0x3320_646e, 0x7962_2d32, 0x6b20_6574];
 /// Two rounds each.
@@ -34,11 +36,56 @@ macro_rules! quarters {
     };
 }
 
+/// Which blocks of which packets a pass makes: a packet's counter and a block's number per lane.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Places {
+    blocks: [u32; 16],
+    counters_low: [u32; 16],
+    counters_high: [u32; 16],
+}
+
+impl Places {
+    #[inline]
+    pub(super) fn set(&mut self, lane: usize, counter: u64, block: u32) {
+        self.blocks[lane] = block;
+        self.counters_low[lane] = counter as u32;
+        self.counters_high[lane] = (counter >> 32) as u32;
+    }
+}
+
 /// Keystream blocks `block` to `block + 15` of a packet.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn sixteen(key: &Words, counter: u64, block: u32) -> [__m512i; 16] {
-    let initial = sixteen_initial(key, counter, block);
+    let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    let blocks = _mm512_add_epi32(_mm512_set1_epi32(block.cast_signed()), lane);
+    let low = _mm512_set1_epi32(counter as i32);
+    let high = _mm512_set1_epi32((counter >> 32) as i32);
+    sixteen_of(key, [blocks, _mm512_set1_epi32(0), low, high])
+}
+
+/// Sixteen keystream blocks of several packets.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn sixteen_places(key: &Words, places: &Places) -> [__m512i; 16] {
+    let blocks = mem::load_half_words(&places.blocks);
+    let low = mem::load_half_words(&places.counters_low);
+    let high = mem::load_half_words(&places.counters_high);
+    sixteen_of(key, [blocks, _mm512_set1_epi32(0), low, high])
+}
+
+/// Sixteen keystream blocks, from the last four words of their states.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn sixteen_of(key: &Words, places: [__m512i; 4]) -> [__m512i; 16] {
+    let mut initial = [_mm512_set1_epi32(0); 16];
+    for i in 0..4 {
+        initial[i] = _mm512_set1_epi32(SIGMA[i].cast_signed());
+        initial[12 + i] = places[i];
+    }
+    for i in 0..8 {
+        initial[4 + i] = _mm512_set1_epi32(key[i].cast_signed());
+    }
     let mut v = initial;
     for _ in 0..DOUBLE_ROUNDS {
         quarters!(
@@ -54,37 +101,6 @@ pub(super) fn sixteen(key: &Words, counter: u64, block: u32) -> [__m512i; 16] {
         v[i] = _mm512_add_epi32(v[i], initial[i]);
     }
     transposed(&v)
-}
-
-/// Word `i` of all sixteen blocks in vector `i`.
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn sixteen_initial(key: &Words, counter: u64, block: u32) -> [__m512i; 16] {
-    let words = [
-        SIGMA[0],
-        SIGMA[1],
-        SIGMA[2],
-        SIGMA[3],
-        key[0],
-        key[1],
-        key[2],
-        key[3],
-        key[4],
-        key[5],
-        key[6],
-        key[7],
-        block,
-        0,
-        counter as u32,
-        (counter >> 32) as u32,
-    ];
-    let mut v = [_mm512_set1_epi32(0); 16];
-    for i in 0..16 {
-        v[i] = _mm512_set1_epi32(words[i].cast_signed());
-    }
-    let lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    v[12] = _mm512_add_epi32(v[12], lane);
-    v
 }
 
 /// Sixteen vectors of one word per block become sixteen blocks.
@@ -135,16 +151,17 @@ pub(super) fn fours<const N: usize>(key: &Words, counter: u64, block: u32) -> [[
     let (mut a, mut b, mut c, mut d) = ([row[0]; N], [row[1]; N], [row[2]; N], last);
     for _ in 0..DOUBLE_ROUNDS {
         rows_rounded(&mut a, &mut b, &mut c, &mut d);
+        // To the diagonals, and back. The row that is ready last is the one that stays.
         for i in 0..N {
-            b[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(b[i]);
-            c[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(c[i]);
-            d[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(d[i]);
+            a[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(a[i]);
+            d[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(d[i]);
+            c[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(c[i]);
         }
         rows_rounded(&mut a, &mut b, &mut c, &mut d);
         for i in 0..N {
-            b[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(b[i]);
-            c[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(c[i]);
-            d[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(d[i]);
+            a[i] = _mm512_shuffle_epi32::<0b00_11_10_01>(a[i]);
+            d[i] = _mm512_shuffle_epi32::<0b01_00_11_10>(d[i]);
+            c[i] = _mm512_shuffle_epi32::<0b10_01_00_11>(c[i]);
         }
     }
     let mut out = [[zero; 4]; N];
@@ -193,7 +210,7 @@ fn row_of(words: [u32; 4]) -> __m512i {
 /// The first 128 bits of each, then the second, and so on: rows of four blocks become four blocks.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn gathered(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
+pub(super) fn gathered(a: __m512i, b: __m512i, c: __m512i, d: __m512i) -> [__m512i; 4] {
     let ab01 = _mm512_shuffle_i32x4::<0b01_00_01_00>(a, b);
     let ab23 = _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b);
     let cd01 = _mm512_shuffle_i32x4::<0b01_00_01_00>(c, d);

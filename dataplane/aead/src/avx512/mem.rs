@@ -22,15 +22,34 @@ pub(super) fn load(bytes: &[u8; WIDTH]) -> __m512i {
 /// 128 bytes as two vectors.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn load_pair(bytes: &[u8; 2 * WIDTH]) -> (__m512i, __m512i) {
+pub(super) fn load_two(bytes: &[u8; 2 * WIDTH]) -> [__m512i; 2] {
     // SAFETY:
     // - `bytes` is valid for reading 128 bytes, so both halves are for 64;
     // - the instruction asks for no alignment.
     unsafe {
-        (
-            _mm512_loadu_si512(bytes.as_ptr().cast()),
-            _mm512_loadu_si512(bytes.as_ptr().add(WIDTH).cast()),
-        )
+        let at = bytes.as_ptr();
+        [
+            _mm512_loadu_si512(at.cast()),
+            _mm512_loadu_si512(at.add(WIDTH).cast()),
+        ]
+    }
+}
+
+/// 256 bytes as four vectors.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn load_four(bytes: &[u8; 4 * WIDTH]) -> [__m512i; 4] {
+    // SAFETY:
+    // - `bytes` is valid for reading 256 bytes, so all quarters are for 64;
+    // - the instruction asks for no alignment.
+    unsafe {
+        let at = bytes.as_ptr();
+        [
+            _mm512_loadu_si512(at.cast()),
+            _mm512_loadu_si512(at.add(WIDTH).cast()),
+            _mm512_loadu_si512(at.add(2 * WIDTH).cast()),
+            _mm512_loadu_si512(at.add(3 * WIDTH).cast()),
+        ]
     }
 }
 
@@ -68,10 +87,42 @@ pub(super) fn store_up_to(bytes: &mut [u8], vector: __m512i) {
 
 /// A bit for each of the first `len` bytes of a vector.
 #[inline]
-fn mask(len: usize) -> u64 {
+pub(super) fn mask(len: usize) -> u64 {
     if len >= WIDTH {
         u64::MAX
     } else {
         (1 << len) - 1
     }
+}
+
+/// Eight words as a vector.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn load_words(words: &[u64; 8]) -> __m512i {
+    // SAFETY:
+    // - `words` is valid for reading 64 bytes;
+    // - the instruction asks for no alignment.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+/// Sixteen words of 32 bits as a vector.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn load_half_words(words: &[u32; 16]) -> __m512i {
+    // SAFETY:
+    // - `words` is valid for reading 64 bytes;
+    // - the instruction asks for no alignment.
+    unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
+}
+
+/// A vector as eight words.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn words(vector: __m512i) -> [u64; 8] {
+    let mut words = [0; 8];
+    // SAFETY:
+    // - `words` is valid for writing 64 bytes;
+    // - the instruction asks for no alignment.
+    unsafe { _mm512_storeu_si512(words.as_mut_ptr().cast(), vector) }
+    words
 }
