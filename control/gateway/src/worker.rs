@@ -29,8 +29,6 @@ const UDP_FRAMES: usize = 8;
 const TUN_FRAMES: usize = 64;
 /// ... and the bytes that end the turn: as many as the sockets' frames hold.
 const TUN_TURN_BYTES: usize = UDP_FRAMES << 16;
-/// While some door has more, the poller is asked about the others once in so many turns.
-const LOOK_EVERY: u32 = 4;
 /// The slice of processor time that a worker asks for: the shortest that Linux grants.
 const SLICE: Duration = Duration::from_micros(100);
 /// Packets taken from siblings in one turn.
@@ -192,7 +190,6 @@ impl Worker {
         let mailbox = exchange.mailbox(self.id());
         // Here and not in the worker: a panic takes them along, and the next call makes new ones.
         let (mut tun_frames, mut udp_frames) = (frames(TUN_FRAMES), frames(UDP_FRAMES));
-        let mut turn = 0u32;
         while !exchange.is_stopping() {
             // The one look at the clock for everything in this turn.
             let now = Instant::now();
@@ -208,11 +205,7 @@ impl Worker {
                 self.engine.recycle(buffer);
             }
             self.attach_tun(&mut tun_frames, now);
-            // A door that is known to have more needs no asking; the others wait a few turns at most.
-            turn = turn.wrapping_add(1);
-            if turn.is_multiple_of(LOOK_EVERY) || !self.ready.contains(&true) {
-                self.look(Duration::ZERO);
-            }
+            self.look(Duration::ZERO);
             let mut worked = self.tun_turn(&mut tun_frames, now);
             worked |= self.udp_turn(&mut udp_frames, now);
             worked |= self.handoff_turn(now);
