@@ -21,6 +21,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "patronus-gateway",
         &[
+            "patronus-aead",
             "patronus-config",
             "patronus-engine",
             "patronus-io",

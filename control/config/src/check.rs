@@ -17,8 +17,8 @@ use crate::diagnostic::{Report, quote};
 use crate::draft::{DraftPeer, DraftSite};
 use crate::keys::{KeyText, looks_like_key};
 use crate::model::{
-    CoreList, Dataplane, FirewallMark, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning,
-    RouteTable, SocketBuffer, SpinTime, Uplink, WorkerCount,
+    CipherCode, CoreList, Dataplane, FirewallMark, FlowSlots, Keepalive, Mtu, OffloadLimit,
+    Pinning, RouteTable, SocketBuffer, SpinTime, Uplink, WorkerCount,
 };
 use crate::raw::{Raw, RawDataplane, RawPeer, RawSite, RawTable, RawUplink};
 use crate::suggest::nearest;
@@ -139,26 +139,18 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
         }
         checked
     });
-    let offload = raw.offload.and_then(|word| {
-        let found = OffloadLimit::WORDS
-            .iter()
-            .find(|(name, _)| *name == word.value);
-        if found.is_none() {
-            let names = OffloadLimit::WORDS.map(|(name, _)| name);
-            let fix = match nearest(&word.value, &names) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("write one of {}", names.join(", ")),
-            };
-            report.at(
-                word.line,
-                format!(
-                    "[dataplane] offload: unknown level `{}`: {fix}",
-                    quote(&word.value)
-                ),
-            );
-        }
-        found.map(|(_, level)| *level)
-    });
+    let offload = word(
+        raw.offload,
+        "[dataplane] offload: unknown level",
+        &OffloadLimit::WORDS,
+        report,
+    );
+    let cipher = word(
+        raw.cipher,
+        "[dataplane] cipher: unknown code",
+        &CipherCode::WORDS,
+        report,
+    );
     let spin = integer(
         raw.spin_us,
         "[dataplane] spin_us",
@@ -178,11 +170,32 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
         flow_slots: flow_slots.unwrap_or_default(),
         offload: offload.unwrap_or_default(),
         lanes: raw.lanes.is_none_or(|lanes| lanes.value),
+        cipher: cipher.unwrap_or_default(),
         spin: spin.unwrap_or_default(),
         socket_buffer: socket_buffer
             .and_then(SocketBuffer::from_kib)
             .unwrap_or_default(),
     }
+}
+
+/// The meaning of one of a few words.
+fn word<T: Copy>(
+    raw: Option<Raw<String>>,
+    fault: &str,
+    words: &[(&str, T)],
+    report: &mut Report,
+) -> Option<T> {
+    let raw = raw?;
+    let found = words.iter().find(|(name, _)| *name == raw.value);
+    if found.is_none() {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let fix = match nearest(&raw.value, &names) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("write one of {}", names.join(", ")),
+        };
+        report.at(raw.line, format!("{fault} `{}`: {fix}", quote(&raw.value)));
+    }
+    found.map(|(_, value)| *value)
 }
 
 fn nearest_slots(asked: i64) -> u32 {

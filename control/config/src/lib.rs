@@ -26,8 +26,9 @@ pub use endpoint::{HostName, PeerEndpoint};
 pub use keys::{KeyText, KeyTextError};
 pub use load::{check, load};
 pub use model::{
-    Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName, Keepalive, Mtu, Name,
-    OffloadLimit, Pinning, RouteTable, Site, SocketBuffer, SpinTime, Uplink, WorkerCount,
+    CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName, Keepalive,
+    Mtu, Name, OffloadLimit, Pinning, RouteTable, Site, SocketBuffer, SpinTime, Uplink,
+    WorkerCount,
 };
 pub use peers::{Peer, PeerSet};
 pub use summary::Summary;

@@ -55,6 +55,8 @@ pub struct Dataplane {
     pub offload: OffloadLimit,
     /// Whether workers open lanes with other Patronus sites.
     pub lanes: bool,
+    /// Whose code seals and opens packets.
+    pub cipher: CipherCode,
     /// How long an idle worker spins before it sleeps.
     pub spin: SpinTime,
     /// Send and receive buffer of each uplink socket.
@@ -69,6 +71,7 @@ impl Default for Dataplane {
             flow_slots: FlowSlots::default(),
             offload: OffloadLimit::default(),
             lanes: true,
+            cipher: CipherCode::default(),
             spin: SpinTime::default(),
             socket_buffer: SocketBuffer::default(),
         }
@@ -110,6 +113,21 @@ pub enum Pinning {
     Cores(CoreList),
     /// None: the kernel moves workers as it likes.
     Off,
+}
+
+/// Whose ChaCha20-Poly1305 seals and opens packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CipherCode {
+    /// `auto`: the gateway's own where the processor has AVX-512, ring's elsewhere.
+    #[default]
+    Auto,
+    /// `ring`: ring's everywhere.
+    Ring,
+}
+
+impl CipherCode {
+    /// Every choice with the word for it.
+    pub const WORDS: [(&'static str, Self); 2] = [("auto", Self::Auto), ("ring", Self::Ring)];
 }
 
 /// The best offload level that the ladder starts from; a lower one runs where the kernel lacks it.

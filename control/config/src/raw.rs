@@ -59,6 +59,7 @@ pub(crate) struct RawDataplane {
     pub(crate) flow_slots: Maybe<i64>,
     pub(crate) offload: Maybe<String>,
     pub(crate) lanes: Maybe<bool>,
+    pub(crate) cipher: Maybe<String>,
     pub(crate) spin_us: Maybe<i64>,
     pub(crate) socket_buffer_kib: Maybe<i64>,
 }
@@ -141,6 +142,7 @@ fn read_dataplane(mut section: Section<'_, '_, '_>) -> RawDataplane {
         flow_slots: section.integer("flow_slots"),
         offload: section.string("offload"),
         lanes: section.boolean("lanes"),
+        cipher: section.string("cipher"),
         spin_us: section.integer("spin_us"),
         socket_buffer_kib: section.integer("socket_buffer_kib"),
     }
@@ -497,6 +499,7 @@ const DATAPLANE: Schema = Schema {
         ("flow_slots", "65536"),
         ("offload", "\"auto\""),
         ("lanes", "true"),
+        ("cipher", "\"auto\""),
         ("spin_us", "20"),
         ("socket_buffer_kib", "4096"),
     ],

@@ -101,7 +101,13 @@ impl Daemon {
 
         let epoch = Instant::now();
         let mtu = usize::from(config.site.mtu.bytes());
-        let mut registry = Registry::new(config.site.private_key.clone(), mtu, workers, epoch);
+        let mut registry = Registry::new(
+            config.site.private_key.clone(),
+            mtu,
+            workers,
+            startup::cipher(config.dataplane.cipher),
+            epoch,
+        );
         if startup::has_lanes(&config, workers) {
             registry = registry.with_lanes();
         }
@@ -196,6 +202,7 @@ impl Daemon {
             peers = self.registry.peers().len(),
             backend,
             offload = %self.offload,
+            cipher = %self.registry.cipher(),
             "gateway runs"
         );
         for why in &self.offload.why {

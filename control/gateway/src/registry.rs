@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use patronus_aead::Backend;
 use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
 use patronus_engine::{Generation, LaneSpec, PeerId, PeerSpec, Snapshot};
 use patronus_tunnel::lanes::{Lane, lane_key};
@@ -40,7 +41,13 @@ pub struct Registry {
 
 impl Registry {
     /// A gateway without peers.
-    pub fn new(private_key: PrivateKey, mtu: usize, workers: usize, epoch: Instant) -> Self {
+    pub fn new(
+        private_key: PrivateKey,
+        mtu: usize,
+        workers: usize,
+        backend: Backend,
+        epoch: Instant,
+    ) -> Self {
         assert!(
             (1..=WorkerId::COUNT_MAX).contains(&workers),
             "workers: {workers}"
@@ -50,7 +57,9 @@ impl Registry {
             mtu,
             workers,
             generation: Generation::default(),
-            identity: Arc::new(Identity::new(private_key, HANDSHAKES_PER_S, wall_clock())),
+            identity: Arc::new(
+                Identity::new(private_key, HANDSHAKES_PER_S, wall_clock()).with_backend(backend),
+            ),
             peers: PeerSet::new(),
             specs: HashMap::new(),
             resolved: HashMap::new(),
@@ -58,6 +67,11 @@ impl Registry {
             lane_identities: Vec::new(),
             lanes: HashMap::new(),
         }
+    }
+
+    /// The code that seals and opens packets.
+    pub fn cipher(&self) -> Backend {
+        self.identity.backend()
     }
 
     /// Switches lanes on: every worker gets an identity of its own.
@@ -134,8 +148,7 @@ impl Registry {
     /// Changes our key pair; every session ends.
     pub fn set_private_key(&mut self, key: PrivateKey) {
         if key.public_key() != self.identity.public_key() {
-            let clock = self.identity.clock();
-            self.identity = Arc::new(Identity::new(key, HANDSHAKES_PER_S, clock));
+            self.identity = Arc::new(identity_beside(&self.identity, key));
             // They were agreed between the old keys.
             self.lanes.clear();
             if !self.lane_identities.is_empty() {
@@ -279,9 +292,13 @@ fn wall_clock() -> WallClock {
 
 fn lane_identities(identity: &Identity, workers: usize) -> Vec<Arc<Identity>> {
     let keys = (0..workers).map(|worker| lane_key(identity.private_key(), worker as u8));
-    let clock = identity.clock();
-    keys.map(|key| Arc::new(Identity::new(key, HANDSHAKES_PER_S, clock)))
+    keys.map(|key| Arc::new(identity_beside(identity, key)))
         .collect()
+}
+
+/// An identity with another key and all else as in `identity`.
+fn identity_beside(identity: &Identity, key: PrivateKey) -> Identity {
+    Identity::new(key, HANDSHAKES_PER_S, identity.clock()).with_backend(identity.backend())
 }
 
 fn same_lanes(new: &[LaneSpec], old: &[LaneSpec]) -> bool {
@@ -327,7 +344,13 @@ mod tests {
     }
 
     fn registry() -> Registry {
-        let mut registry = Registry::new(PrivateKey::from_bytes([1; 32]), 1420, 2, Instant::now());
+        let mut registry = Registry::new(
+            PrivateKey::from_bytes([1; 32]),
+            1420,
+            2,
+            Backend::best(),
+            Instant::now(),
+        );
         registry.set_peers(PeerSet::from_peers([peer(1), peer(2), peer(3)]));
         registry
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use patronus_config::{Config, OffloadLimit, Pinning, Uplink};
+use patronus_config::{CipherCode, Config, OffloadLimit, Pinning, Uplink};
 use patronus_io::tun::open_with;
 use patronus_io::{
     Backend, Core, OffloadReport, TunDevice, TunError, TunOffload, UdpError, UdpOffload,
@@ -43,6 +43,14 @@ pub fn worker_count(config: &Config) -> usize {
         Pinning::Cores(cores) => cores.cores().len(),
         Pinning::AllowedCores | Pinning::Off => allowed_cores().len(),
     })
+}
+
+/// The code that seals and opens packets.
+pub fn cipher(code: CipherCode) -> patronus_aead::Backend {
+    match code {
+        CipherCode::Auto => patronus_aead::Backend::best(),
+        CipherCode::Ring => patronus_aead::Backend::Ring,
+    }
 }
 
 /// The core of each worker.

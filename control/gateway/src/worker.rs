@@ -23,14 +23,13 @@ use patronus_tunnel::WorkerId;
 
 use crate::exchange::{EventSink, Exchange, Order, Sockets};
 
-/// Trains read from a socket in one turn: up to half a megabyte, a fraction of a millisecond of work.
-const UDP_FRAMES: usize = 8;
+/// Trains read from a socket in one turn: up to a quarter of a megabyte. Short turns, for whoever else
+/// talks to this worker waits for the end of one.
+const UDP_FRAMES: usize = 4;
 /// Frames read from the TUN in one turn, so that packets that come one by one still leave as a train ...
 const TUN_FRAMES: usize = 64;
 /// ... and the bytes that end the turn: as many as the sockets' frames hold.
 const TUN_TURN_BYTES: usize = UDP_FRAMES << 16;
-/// The slice of processor time that a worker asks for: the shortest that Linux grants.
-const SLICE: Duration = Duration::from_micros(100);
 /// Packets taken from siblings in one turn.
 const HANDOFFS_PER_TURN: usize = 16;
 /// Batches read from a door that is given up; what a flood brings beyond that is lost with it.
@@ -101,10 +100,6 @@ fn run(seed: WorkerSeed) -> Counters {
     if let Some(core) = seed.core {
         let pinning = pin_current_thread(core);
         tracing::info!(worker = id.0, "{pinning}");
-    }
-    // Others share the core where there are few; what waits for it is somebody's round trip.
-    if let Err(error) = patronus_io::ask_for_slice(SLICE) {
-        tracing::debug!(worker = id.0, %error, "cannot ask for a short time slice");
     }
     let mut worker = Worker {
         engine: seed.engine,

@@ -22,7 +22,7 @@ mod udp_send;
 
 pub use kernel::KernelVersion;
 pub use offload::{OffloadReport, TunOffload, UdpOffload};
-pub use pin::{Core, Pinning, allowed_cores, ask_for_slice, pin_current_thread};
+pub use pin::{Core, Pinning, allowed_cores, pin_current_thread};
 pub use poller::{Next, Poller, Ready, SpinThenSleep, Token, Waker};
 pub use tun::{Backend, TunDevice, TunError, TunFault, TunQueue};
 pub use udp::{

@@ -1,9 +1,6 @@
 //! Pinning worker threads to cores.
 
-use std::time::Duration;
-use std::{fmt, io};
-
-use crate::sys;
+use std::fmt;
 
 /// A logical CPU by the number the kernel gives it (`cpuN` in `/sys/devices/system/cpu`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,16 +67,6 @@ pub fn pin_current_thread(core: Core) -> Pinning {
         true => Pinning::Pinned(core),
         false => Pinning::Refused(core),
     }
-}
-
-/// Asks the fair scheduler to give the calling thread its share of its core in slices this short, so that it waits
-/// less for other threads there; its share stays the same. Linux takes 100 µs to 100 ms, from 6.12 on; older ones
-/// ignore it.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn ask_for_slice(slice: Duration) -> io::Result<()> {
-    sys::set_slice(u64::try_from(slice.as_nanos()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

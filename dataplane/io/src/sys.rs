@@ -57,42 +57,6 @@ pub(crate) fn writev(fd: BorrowedFd<'_>, parts: &[io::IoSlice<'_>]) -> io::Resul
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
 
-/// `sched_setattr(2)` of the calling thread: the slice of processor time that it asks for in the fair scheduler, in
-/// nanoseconds, nice value kept. Linux 6.12 honours it (`se->custom_slice`), older kernels take it for nothing.
-pub(crate) fn set_slice(slice_ns: u64) -> io::Result<()> {
-    // SAFETY:
-    // - `getpriority` touches no memory; PRIO_PROCESS 0 is the calling thread on Linux.
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    let attr = SchedAttr {
-        size: mem::size_of::<SchedAttr>() as u32,
-        nice,
-        runtime: slice_ns,
-        ..SchedAttr::default()
-    };
-    // SAFETY:
-    // - thread 0 is the calling one, flags are 0.
-    // - the kernel reads `size` bytes, which `attr` has.
-    let result = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
-    match result {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}
-
-/// `struct sched_attr`, first version (`SCHED_ATTR_SIZE_VER0`).
-#[repr(C)]
-#[derive(Default)]
-struct SchedAttr {
-    size: u32,
-    policy: u32,
-    flags: u64,
-    nice: i32,
-    priority: u32,
-    runtime: u64,
-    deadline: u64,
-    period: u64,
-}
-
 /// `TUNSETIFF`: makes `fd`, an open `/dev/net/tun`, a queue of interface `name`. Returns the name.
 pub(crate) fn tun_set_iff(fd: BorrowedFd<'_>, name: &str, flags: i32) -> io::Result<()> {
     // SAFETY:

@@ -12,6 +12,8 @@ use boringtun::noise::rate_limiter::RateLimiter;
 use boringtun::noise::{Packet, Tunn, TunnResult};
 use boringtun::x25519;
 
+use patronus_aead::Backend;
+
 use crate::clock::{Label, Labels, WallClock};
 use crate::keys::{KEY_LEN, PrivateKey, PublicKey};
 use crate::message::{COOKIE_LEN, INITIATION_LEN, has_low_order_ephemeral};
@@ -26,6 +28,7 @@ pub struct Identity {
     pub(crate) secret: x25519::StaticSecret,
     pub(crate) public: x25519::PublicKey,
     labels: Labels,
+    backend: Backend,
     gate: Gate,
     private_key: PrivateKey,
 }
@@ -38,6 +41,7 @@ impl Identity {
         let public = x25519::PublicKey::from(&secret);
         Self {
             labels: Labels::new(clock),
+            backend: Backend::best(),
             gate: Gate {
                 limiter: RateLimiter::new(&public, handshakes_per_s),
                 mac1_key: Blake2s256::new()
@@ -50,6 +54,18 @@ impl Identity {
             public,
             private_key,
         }
+    }
+
+    /// Chooses the code that seals and opens packets; where this processor cannot run it, the best one does.
+    #[must_use]
+    pub fn with_backend(mut self, backend: Backend) -> Self {
+        self.backend = backend;
+        self
+    }
+
+    /// The code that seals and opens packets.
+    pub fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Our name on the wire.

@@ -13,6 +13,7 @@ use blake2::{Blake2s256, Blake2sMac, Digest};
 use chacha20poly1305::aead::{Aead, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 use hmac::SimpleHmac;
+use patronus_aead::Backend;
 use rand_core::OsRng;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use x25519_dalek::{PublicKey as Point, StaticSecret};
@@ -44,6 +45,8 @@ pub(crate) struct Handshake {
     last_label: Label,
     cookie: Option<(ShortMac, Instant)>,
     last_mac1: Option<ShortMac>,
+    /// For the sessions that come of it.
+    backend: Backend,
 }
 
 /// An initiation of ours that may still be answered.
@@ -99,7 +102,12 @@ impl Handshake {
             last_label: [0; 12],
             cookie: None,
             last_mac1: None,
+            backend: identity.backend(),
         }
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.backend
     }
 
     /// Writes an initiation; an older one can no longer be answered.

@@ -411,7 +411,7 @@ impl Peer {
             .map_err(handshake_refusal)?;
         self.last_initiation = Some(now);
         self.unconfirmed[1] = self.unconfirmed[0].take();
-        self.unconfirmed[0] = Some(Box::new(Session::new(&keys, false, now)));
+        self.unconfirmed[0] = Some(self.session(&keys, false, now));
         self.heard(now);
         self.sent(now);
         Ok(Opened::Reply(crate::message::RESPONSE_LEN))
@@ -421,10 +421,15 @@ impl Peer {
     fn finish(&mut self, response: &[u8], out: &mut [u8], now: Instant) -> Result<Opened, Refused> {
         let keys: TransportKeys = self.handshake.finish(response).map_err(handshake_refusal)?;
         self.heard(now);
-        self.replace_current(Box::new(Session::new(&keys, true, now)));
+        self.replace_current(self.session(&keys, true, now));
         let len = self.seal(&[], out, now);
         debug_assert_eq!(len, Some(DATA_OVERHEAD));
         Ok(Opened::Reply(DATA_OVERHEAD))
+    }
+
+    fn session(&self, keys: &TransportKeys, is_initiator: bool, now: Instant) -> Box<Session> {
+        let backend = self.handshake.backend();
+        Box::new(Session::new(keys, is_initiator, backend, now))
     }
 
     /// A message came on session `used`: where that is one we answered, the peer has its keys.

@@ -5,10 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use patronus_aead::Key;
+use patronus_aead::{Backend, Key};
 
 use crate::message::{COUNTER_LIMIT, DATA_HEADER_LEN, DATA_OVERHEAD};
-use crate::noise::TransportKeys;
+use crate::noise::{Secret, TransportKeys};
 use crate::peer::Refused;
 
 /// A session is replaced after this time, by its initiator when it sends: `REKEY_AFTER_TIME`.
@@ -32,10 +32,18 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub(crate) fn new(keys: &TransportKeys, is_initiator: bool, now: Instant) -> Self {
+    pub(crate) fn new(
+        keys: &TransportKeys,
+        is_initiator: bool,
+        backend: Backend,
+        now: Instant,
+    ) -> Self {
+        let key = |secret: &Secret| {
+            Key::with_backend(&secret.0, backend).unwrap_or_else(|| Key::new(&secret.0))
+        };
         Self {
-            send: Key::new(&keys.send.0),
-            recv: Key::new(&keys.recv.0),
+            send: key(&keys.send),
+            recv: key(&keys.recv),
             local_index: keys.local_index,
             remote_index: keys.remote_index,
             next_counter: 0,
