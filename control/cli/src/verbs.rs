@@ -45,9 +45,8 @@ pub fn dispatch(verb: Verb) -> ExitCode {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
-    // boringtun calls it an error when an idle tunnel expires, which is its normal life.
-    let filter = EnvFilter::try_from_env("PATRONUS_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,boringtun=off"));
+    let filter =
+        EnvFilter::try_from_env("PATRONUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)

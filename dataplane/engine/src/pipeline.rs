@@ -635,7 +635,7 @@ fn deliver(engine: &mut Engine, id: PeerId, len: usize, now: Instant) {
         engine.counters.drop(DropReason::InnerSource, 1);
         return;
     }
-    // boringtun cut the padding off; a length that the two disagree on is the parser's to decide.
+    // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
     engine.tun_out.commit(usize::from(info.total_len), &info);
 }
 

@@ -58,7 +58,7 @@ pub struct Net {
 }
 
 impl Net {
-    /// An empty world. The same seed gives the same losses; keys are random, for boringtun makes its own.
+    /// An empty world. The same seed gives the same losses; keys are random.
     pub fn new(seed: u64) -> Self {
         #[expect(
             clippy::disallowed_methods,

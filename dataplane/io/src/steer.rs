@@ -2,7 +2,7 @@
 //! `SO_REUSEPORT` sockets (`SO_ATTACH_REUSEPORT_CBPF`, Linux 4.5; needs no privilege).
 //!
 //! The owning worker's number is the second byte of a WireGuard receiver index, counted as it lies on the
-//! wire: boringtun makes the index `index << 8 | session` and it travels little endian. Handshake initiations
+//! wire: the index is `peer << 8 | session` and it travels little endian. Handshake initiations
 //! carry no receiver and spread by the same byte of their sender index. A GRO train is steered once, by its
 //! first datagram: a worker must hand on what is not its own.
 

@@ -1,7 +1,6 @@
 //! Receiver indices: how a datagram names the session it belongs to, and with it the worker.
 //!
-//! boringtun puts a cycling session number into the low byte of the 32-bit index on the wire and
-//! leaves 24 bits to the caller. The lowest of those three bytes is the worker, so that classic BPF
+//! A cycling session number takes the low byte of the 32-bit index on the wire; 24 bits name the peer. The lowest of those three bytes is the worker, so that classic BPF
 //! steers a datagram by its second index byte; the other two are a random slot of that worker.
 
 /// A packet worker, from 0. At most [`WorkerId::COUNT_MAX`] exist.
@@ -38,7 +37,7 @@ impl PeerIndex {
         WorkerId(self.0 as u8)
     }
 
-    /// The 24 bits as boringtun takes them.
+    /// The 24 bits as a number.
     pub fn as_u32(self) -> u32 {
         self.0
     }
