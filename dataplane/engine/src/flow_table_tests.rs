@@ -50,6 +50,7 @@ fn an_entry_holds_all_that_was_put_in() {
             key,
             peer,
             opened_by: OpenedBy::Remote,
+            passage: Passage::Allowed,
             generation: 0x2345,
             last_seen_s: 78,
             packets: 3,

@@ -32,7 +32,7 @@ fn replies_pass_and_a_packet_that_only_looks_like_one_does_not() {
         // `b` may be reached on 443, `a` not at all.
         net.set_policy(A, Some(policy(&[B_443, A_SHUT])));
         for packet in [
-            Packet::udp(A, B, b"x"),
+            udp(A, B),
             syn(A, B, (2000, 443)),
             syn(A, B, (2000, 443)).over_v6(),
         ] {
@@ -168,7 +168,7 @@ fn net_table(net: &Net, site: SiteId) -> Arc<PolicyTable> {
 #[test]
 fn a_change_cuts_what_it_denies_at_the_next_packet_of_either_side() {
     for first in [A, B] {
-        for opener in [Packet::udp(A, B, b"x"), syn(A, B, (2000, 443))] {
+        for opener in [udp(A, B), syn(A, B, (2000, 443))] {
             let mut net = pair_with(0xf7, A, &[B_OPEN]);
             assert!(arrives(&mut net, A, &opener));
             let there = middle(&opener);
@@ -193,7 +193,7 @@ fn a_change_cuts_what_it_denies_at_the_next_packet_of_either_side() {
                 .engine(0)
                 .flow_table()
                 .flows(0)
-                .find(|it| it.key.dst == host(B, 1));
+                .find(|it| it.key.src_port == 2000);
             let shut = rule_number(&net_table(&net, A), "b/shut", None);
             assert_eq!(flow.map(|it| it.passage), Some(Passage::Cut(shut)));
             // Allowed again, the connection goes on.

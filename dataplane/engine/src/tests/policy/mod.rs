@@ -137,6 +137,14 @@ fn syn(from: SiteId, to: SiteId, ports: (u16, u16)) -> Packet {
     }
 }
 
+/// A datagram of a flow that [`pair`] did not open.
+fn udp(from: SiteId, to: SiteId) -> Packet {
+    Packet {
+        ports: (2000, 443),
+        ..Packet::udp(from, to, b"x")
+    }
+}
+
 /// The answer to a SYN.
 fn syn_ack(syn: &Packet) -> Packet {
     Packet {
