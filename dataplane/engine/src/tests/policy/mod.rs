@@ -33,16 +33,16 @@ const HOSTS: &str = r#"
 "#;
 
 /// Nobody gets into `b`.
-const B_SHUT: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
+pub(super) const B_SHUT: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
     metadata: {name: shut, namespace: b}, spec: {podSelector: {}, policyTypes: [Ingress]}}";
 /// Nobody gets into `a`.
-const A_SHUT: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
+pub(super) const A_SHUT: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
     metadata: {name: shut, namespace: a}, spec: {podSelector: {}, policyTypes: [Ingress]}}";
 /// Nobody gets out of `a`.
 const A_KEPT_IN: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
     metadata: {name: kept-in, namespace: a}, spec: {podSelector: {}, policyTypes: [Egress]}}";
 /// `a` gets into `b` on port 443 of every protocol that has ports.
-const B_443: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
+pub(super) const B_443: &str = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, \
     metadata: {name: https, namespace: b}, spec: {podSelector: {}, ingress: [{from: \
     [{namespaceSelector: {matchLabels: {site: a}}}], ports: [{port: 443}, {port: 443, protocol: UDP}, \
     {port: 443, protocol: SCTP}]}]}}";
@@ -67,7 +67,7 @@ fn table(policies: &[&str]) -> Arc<PolicyTable> {
     Compiler::fresh(1, changes).table()
 }
 
-fn policy(policies: &[&str]) -> Policy {
+pub(super) fn policy(policies: &[&str]) -> Policy {
     Policy {
         table: table(policies),
         keep_established: false,
