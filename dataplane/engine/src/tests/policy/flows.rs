@@ -196,6 +196,8 @@ fn a_change_cuts_what_it_denies_at_the_next_packet_of_either_side() {
                 .find(|it| it.key.src_port == 2000);
             let shut = rule_number(&net_table(&net, A), "b/shut", None);
             assert_eq!(flow.map(|it| it.passage), Some(Passage::Cut(shut)));
+            net.edit(A, |_| {});
+            assert!(!arrives(&mut net, B, &packet(B)), "cut stays cut");
             // Allowed again, the connection goes on.
             net.set_policy(A, Some(policy(&[B_OPEN])));
             assert!(arrives(&mut net, first, &packet(first)));
