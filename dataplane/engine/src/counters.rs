@@ -82,6 +82,10 @@ drop_reasons! {
     ControlMalformed => "control_malformed",
     /// Authenticated, but the inner source belongs to another peer or to nobody.
     InnerSource => "inner_source",
+    /// From the TUN: policy denies the connection.
+    PolicyDeniedOut => "policy_denied_out",
+    /// From a peer: policy denies the connection.
+    PolicyDeniedIn => "policy_denied_in",
     /// The kernel had no buffer for the datagram, or the socket stayed full.
     SendNoBuffers => "send_no_buffers",
     /// The kernel has no route to the endpoint.
@@ -173,7 +177,7 @@ counters! {
     tx_udp,
     /// Datagrams that ended here by design: handshakes, cookies, keepalives.
     consumed,
-    /// Handshakes, cookies and keepalives of our own that were sent. Not part of the balance.
+    /// Handshakes, cookies, keepalives and refusals to far senders of our own that were sent. Not part of the balance.
     own_sent,
     /// Messages of our own that the kernel refused. Not part of the balance.
     own_failed,
@@ -191,6 +195,12 @@ counters! {
     events_lost,
     /// Handshakes completed.
     handshakes,
+    /// Resets and ICMP errors that tell a sender of a denied packet. Not part of the balance.
+    refusals,
+    /// Denied packets whose sender was not told, because too many were just before.
+    refusals_held_back,
+    /// Denied connections, and such that policies in audit mode would deny, that no event told of.
+    denials_untold,
 }
 
 impl Counters {

@@ -17,6 +17,8 @@ use crate::flow_table::{FlowTable, FlowWriter, OpenedBy};
 use crate::lanes::{self, Role};
 use crate::peers::{PeerSet, Slot};
 use crate::pipeline::{self, Flight};
+use crate::policing::Policing;
+use crate::rule_counts::RuleCounts;
 use crate::snapshot::{PeerId, PeerSpec, Snapshot};
 
 /// Bytes of each output slab: several superpackets, and still at home in a second-level cache.
@@ -117,6 +119,9 @@ pub struct Engine {
     pub(crate) control_out: VecDeque<(Slot, Control)>,
     /// Whether this worker can seal what its TUN queue brings.
     pub(crate) wants_tun: bool,
+    pub(crate) policing: Policing,
+    /// Packets of our own in the TUN batch.
+    pub(crate) own_tun: u64,
     timer_cursor: usize,
     next_timer: Instant,
     spare_tun: Vec<TunFrame>,
@@ -157,6 +162,8 @@ impl Engine {
             connect: VecDeque::new(),
             control_out: VecDeque::new(),
             wants_tun: false,
+            policing: Policing::new(now),
+            own_tun: 0,
             timer_cursor: 0,
             next_timer: now + TIMER_INTERVAL,
             spare_tun: Vec::new(),
@@ -185,6 +192,11 @@ impl Engine {
     /// The counters where other threads can read them.
     pub fn published(&self) -> &Arc<PublishedCounters> {
         &self.published
+    }
+
+    /// What policy refused, by rule, where other threads can read it.
+    pub fn rule_counts(&self) -> &Arc<RuleCounts> {
+        &self.policing.counts
     }
 
     /// The counters as they stand.
@@ -308,7 +320,12 @@ impl Engine {
 
     /// The packets are with the kernel, or refused by it.
     pub fn tun_sent(&mut self, sent: u64, refused: u64) {
-        self.counters.tx_tun += sent;
+        // Which of them were ours is not told. They were nobody's packets, so the balance leaves them out.
+        let own = std::mem::take(&mut self.own_tun);
+        let own_sent = own.min(sent);
+        debug_assert!(own - own_sent <= refused, "packets of our own got lost");
+        self.counters.tx_tun += sent - own_sent;
+        let refused = refused.saturating_sub(own - own_sent);
         self.counters.drop(DropReason::TunWrite, refused);
         self.tun_out.clear();
         self.publish();
@@ -364,6 +381,7 @@ impl Engine {
     pub fn recover(&mut self) {
         self.udp_out.clear();
         self.tun_out.clear();
+        self.own_tun = 0;
         for (_, handoff) in self.handoffs.drain(..) {
             // They never left: the balance below finds them.
             self.counters.handed_out -= pipeline::packets_of(&handoff);

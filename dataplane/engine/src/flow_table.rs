@@ -5,6 +5,7 @@
 //! tags and, mostly, one entry. Nothing is ever swept: an entry that was idle too long counts as free when
 //! its bucket needs room, and a full bucket gives up its longest idle entry, which is counted.
 //! An entry carries the configuration's generation; the pipeline renews a stale one on its next packet.
+//! It carries policy's answer too: a denied flow has an entry, so that its packets are dropped at the cost of a hit.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -25,6 +26,12 @@ const SECONDS_MASK: u32 = 0xff_ffff;
 const CLOCK_SKEW_S: u32 = 60;
 const FLAG_V6: u64 = 1;
 const FLAG_OPENED_BY_REMOTE: u64 = 2;
+const FLAG_DENIED: u64 = 4;
+/// The flow was allowed under an earlier configuration than the one that the rest of the entry speaks of.
+const FLAG_EARLIER: u64 = 8;
+/// Where the rule begins in word 5, and the flags.
+const RULE_SHIFT: u32 = 44;
+const FLAGS_SHIFT: u32 = 40;
 const PROTOCOL_TCP: u8 = 6;
 
 /// Which side sent the first packet of a flow.
@@ -36,6 +43,40 @@ pub enum OpenedBy {
     Remote,
 }
 
+/// What policy says about a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Passage {
+    /// Its opener may open it, and both directions pass. Also without policy.
+    Allowed,
+    /// It was allowed under an earlier configuration and stays so, whatever this one says: `keep-established`.
+    Kept,
+    /// Its opener may not open it, and never could.
+    Denied(RuleNumber),
+    /// It was allowed once and is denied by a later configuration: both directions are cut.
+    Cut(RuleNumber),
+}
+
+impl Passage {
+    /// Whether packets pass.
+    pub fn is_allowed(self) -> bool {
+        match self {
+            Self::Allowed | Self::Kept => true,
+            Self::Denied(_) | Self::Cut(_) => false,
+        }
+    }
+}
+
+/// A rule as entries and counters name it: [`RuleId::number`](patronus_policy::RuleId::number), or none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RuleNumber(pub u32);
+
+impl RuleNumber {
+    /// No rule in particular.
+    pub const NONE: Self = Self(0);
+    /// The largest number that an entry can hold; a larger one is kept as none.
+    const ENTRY_MAX: u32 = (1 << (u64::BITS - RULE_SHIFT)) - 1;
+}
+
 /// One flow as readers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
@@ -45,6 +86,8 @@ pub struct Flow {
     pub peer: PeerId,
     /// Which side sent the first packet.
     pub opened_by: OpenedBy,
+    /// What policy says.
+    pub passage: Passage,
     /// The configuration under which the flow was last judged, modulo 2^16.
     pub generation: u16,
     /// Seconds between the table's epoch and the last packet, modulo 2^24.
@@ -53,6 +96,26 @@ pub struct Flow {
     pub packets: u32,
     /// Bytes of inner IP in both directions.
     pub bytes: u64,
+}
+
+/// What a hit says: good for the generation that was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hit {
+    /// The peer behind which the remote end lives.
+    pub peer: PeerId,
+    flags: u8,
+}
+
+impl Hit {
+    /// Whether a packet from `side` passes without any further question: no policy denies the flow, and the packet
+    /// does not open a connection that nobody judged yet.
+    #[inline]
+    pub fn passes(self, side: OpenedBy, is_opening: bool) -> bool {
+        let flags = u64::from(self.flags);
+        let from_remote = matches!(side, OpenedBy::Remote);
+        let is_reverse = (flags & FLAG_OPENED_BY_REMOTE != 0) != from_remote;
+        flags & FLAG_DENIED == 0 && !(is_opening && (is_reverse || flags & FLAG_EARLIER != 0))
+    }
 }
 
 /// Where an entry lies in its table.
@@ -171,19 +234,36 @@ impl FlowWriter {
         decode(self.table.entries[slot.0 as usize].read_own())
     }
 
-    /// The peer of the entry in `slot`, where it was judged under `generation`.
+    /// What the entry in `slot` says, where it was judged under `generation`.
     #[inline]
-    pub fn verdict(&self, slot: FlowSlot, generation: Generation) -> Option<PeerId> {
-        let word = self.table.entries[slot.0 as usize].word_own(6);
-        (word as u16 == generation.0 as u16).then_some(PeerId((word >> 40) as u32))
+    pub fn verdict(&self, slot: FlowSlot, generation: Generation) -> Option<Hit> {
+        let entry = &self.table.entries[slot.0 as usize];
+        let (tail, word) = (entry.word_own(5), entry.word_own(6));
+        (word as u16 == generation.0 as u16).then_some(Hit {
+            peer: PeerId((word >> 40) as u32),
+            flags: (tail >> FLAGS_SHIFT) as u8,
+        })
     }
 
-    /// Puts a flow without traffic into its bucket, and takes its place if it is there already.
+    /// Puts an allowed flow without traffic into its bucket, and takes its place if it is there already.
     pub fn insert(
         &mut self,
         key: &FlowKey,
         peer: PeerId,
         opened_by: OpenedBy,
+        generation: Generation,
+        now_s: u32,
+    ) -> FlowSlot {
+        self.insert_judged(key, peer, opened_by, Passage::Allowed, generation, now_s)
+    }
+
+    /// Puts a flow without traffic into its bucket, and takes its place if it is there already.
+    pub fn insert_judged(
+        &mut self,
+        key: &FlowKey,
+        peer: PeerId,
+        opened_by: OpenedBy,
+        passage: Passage,
         generation: Generation,
         now_s: u32,
     ) -> FlowSlot {
@@ -193,6 +273,7 @@ impl FlowWriter {
             key: *key,
             peer,
             opened_by,
+            passage,
             generation: generation.0 as u16,
             last_seen_s: now_s & SECONDS_MASK,
             packets: 0,
@@ -207,11 +288,28 @@ impl FlowWriter {
         FlowSlot(slot as u32)
     }
 
-    /// Judges the entry in `slot` anew and keeps its traffic.
+    /// Renews the entry in `slot` as one that may pass, and keeps its opener and its traffic.
     pub fn renew(&mut self, slot: FlowSlot, peer: PeerId, generation: Generation) {
-        let mut flow = self.flow(slot);
-        flow.peer = peer;
-        flow.generation = generation.0 as u16;
+        let opened_by = self.flow(slot).opened_by;
+        self.judge(slot, peer, opened_by, Passage::Allowed, generation);
+    }
+
+    /// Judges the entry in `slot` anew and keeps its traffic.
+    pub fn judge(
+        &mut self,
+        slot: FlowSlot,
+        peer: PeerId,
+        opened_by: OpenedBy,
+        passage: Passage,
+        generation: Generation,
+    ) {
+        let flow = Flow {
+            peer,
+            opened_by,
+            passage,
+            generation: generation.0 as u16,
+            ..self.flow(slot)
+        };
         self.table.entries[slot.0 as usize].write(encode(&flow));
     }
 
@@ -225,10 +323,11 @@ impl FlowWriter {
         self.table.entries[slot.0 as usize].write(encode(&flow));
     }
 
-    /// A free slot of the bucket: an empty one, an idle one, or the one that was idle longest.
+    /// A free slot of the bucket: an empty one, an idle one, or the one that was idle longest. Denied flows give way
+    /// before others, lest a scan that policy refuses push out the connections that it allows.
     fn make_room(&mut self, hash: u64, now_s: u32) -> usize {
         let first = self.table.bucket(hash) * WAYS;
-        let mut oldest = (first, 0);
+        let mut oldest = (first, (false, 0));
         for slot in first..first + WAYS {
             if self.table.tag(slot) == 0 {
                 return slot;
@@ -237,9 +336,9 @@ impl FlowWriter {
             if is_idle(&flow, now_s) {
                 return slot;
             }
-            let age = age_s(&flow, now_s);
-            if age >= oldest.1 {
-                oldest = (slot, age);
+            let rank = (!flow.passage.is_allowed(), age_s(&flow, now_s));
+            if rank >= oldest.1 {
+                oldest = (slot, rank);
             }
         }
         self.evicted += 1;
@@ -277,7 +376,7 @@ fn is_idle(flow: &Flow, now_s: u32) -> bool {
 }
 
 /// The bits of word 5 that belong to the key: ports, protocol, family.
-const KEY_MASK: u64 = 0xff_ffff_ffff | FLAG_V6 << 40;
+const KEY_MASK: u64 = 0xff_ffff_ffff | FLAG_V6 << FLAGS_SHIFT;
 
 fn key_words(key: &FlowKey) -> [u64; 4] {
     let bits = |addr| match addr {
@@ -298,7 +397,7 @@ fn key_tail(key: &FlowKey) -> u64 {
     u64::from(key.src_port)
         | u64::from(key.dst_port) << 16
         | u64::from(key.protocol) << 32
-        | v6 << 40
+        | v6 << FLAGS_SHIFT
 }
 
 fn encode(flow: &Flow) -> [u64; 8] {
@@ -306,6 +405,17 @@ fn encode(flow: &Flow) -> [u64; 8] {
     let opened = match flow.opened_by {
         OpenedBy::Local => 0,
         OpenedBy::Remote => FLAG_OPENED_BY_REMOTE,
+    };
+    let (passage, rule) = match flow.passage {
+        Passage::Allowed => (0, RuleNumber::NONE),
+        Passage::Kept => (FLAG_EARLIER, RuleNumber::NONE),
+        Passage::Denied(rule) => (FLAG_DENIED, rule),
+        Passage::Cut(rule) => (FLAG_DENIED | FLAG_EARLIER, rule),
+    };
+    let rule = if rule.0 > RuleNumber::ENTRY_MAX {
+        RuleNumber::NONE
+    } else {
+        rule
     };
     let meta = u64::from(flow.generation)
         | u64::from(flow.last_seen_s) << 16
@@ -317,7 +427,7 @@ fn encode(flow: &Flow) -> [u64; 8] {
         b,
         c,
         d,
-        key_tail(&flow.key) | opened << 40,
+        key_tail(&flow.key) | (opened | passage) << FLAGS_SHIFT | u64::from(rule.0) << RULE_SHIFT,
         meta,
         flow.bytes,
     ]
@@ -325,7 +435,8 @@ fn encode(flow: &Flow) -> [u64; 8] {
 
 fn decode(words: [u64; 8]) -> Flow {
     let [head, a, b, c, d, tail, meta, bytes] = words;
-    let flags = tail >> 40;
+    let flags = tail >> FLAGS_SHIFT;
+    let rule = RuleNumber((tail >> RULE_SHIFT) as u32);
     let addr = |high: u64, low: u64| {
         if flags & FLAG_V6 == 0 {
             IpAddr::V4(Ipv4Addr::from_bits(low as u32))
@@ -348,6 +459,12 @@ fn decode(words: [u64; 8]) -> Flow {
             OpenedBy::Local
         } else {
             OpenedBy::Remote
+        },
+        passage: match (flags & FLAG_DENIED != 0, flags & FLAG_EARLIER != 0) {
+            (false, false) => Passage::Allowed,
+            (false, true) => Passage::Kept,
+            (true, false) => Passage::Denied(rule),
+            (true, true) => Passage::Cut(rule),
         },
         generation: meta as u16,
         last_seen_s: (meta >> 16) as u32 & SECONDS_MASK,

@@ -50,6 +50,7 @@ fn an_entry_holds_all_that_was_put_in() {
             key,
             peer,
             opened_by: OpenedBy::Remote,
+            passage: Passage::Allowed,
             generation: 0x2345,
             last_seen_s: 78,
             packets: 3,
@@ -160,15 +161,85 @@ fn a_verdict_counts_for_its_generation_only_and_renewing_keeps_the_traffic() {
     let mut table = FlowTable::create(64, SEED);
     let slot = insert(&mut table, &key(1, 17), 0);
     table.touch(slot, 2, 200, 1);
-    assert_eq!(table.verdict(slot, Generation(1)), Some(PeerId(1)));
-    assert_eq!(table.verdict(slot, Generation(2)), None);
+    let peer_under = |table: &FlowWriter, generation| {
+        let hit = table.verdict(slot, Generation(generation));
+        hit.map(|hit| hit.peer)
+    };
+    assert_eq!(peer_under(&table, 1), Some(PeerId(1)));
+    assert_eq!(peer_under(&table, 2), None);
     table.renew(slot, PeerId(9), Generation(2));
-    assert_eq!(table.verdict(slot, Generation(2)), Some(PeerId(9)));
+    assert_eq!(peer_under(&table, 2), Some(PeerId(9)));
     let flow = table.flow(slot);
     assert_eq!(
         (flow.packets, flow.bytes, flow.opened_by),
         (2, 200, OpenedBy::Local)
     );
+}
+
+#[test]
+fn policy_s_answer_survives_the_entry_beside_every_key() {
+    let mut table = FlowTable::create(64, SEED);
+    let rules = [
+        RuleNumber::NONE,
+        RuleNumber(1),
+        RuleNumber(RuleNumber::ENTRY_MAX),
+    ];
+    let denied = rules
+        .into_iter()
+        .flat_map(|rule| [Passage::Denied(rule), Passage::Cut(rule)]);
+    for passage in denied.chain([Passage::Allowed, Passage::Kept]) {
+        for opened_by in [OpenedBy::Local, OpenedBy::Remote] {
+            let key = key(3, 17);
+            let slot = table.insert_judged(&key, PeerId(7), opened_by, passage, Generation(5), 0);
+            let flow = table.table().find(&key, 0).expect("it was put there");
+            assert_eq!((flow.key, flow.peer), (key, PeerId(7)));
+            assert_eq!((flow.opened_by, flow.passage), (opened_by, passage));
+            for side in [OpenedBy::Local, OpenedBy::Remote] {
+                let hit = table
+                    .verdict(slot, Generation(5))
+                    .expect("the generation fits");
+                assert_eq!(hit.passes(side, false), passage.is_allowed());
+                let judged = passage == Passage::Allowed && side == opened_by;
+                assert_eq!(hit.passes(side, true), judged, "{passage:?} {side:?}");
+            }
+        }
+    }
+    let too_large = Passage::Denied(RuleNumber(RuleNumber::ENTRY_MAX + 1));
+    let slot = table.insert_judged(
+        &key(4, 6),
+        PeerId(1),
+        OpenedBy::Local,
+        too_large,
+        Generation(1),
+        0,
+    );
+    assert_eq!(table.flow(slot).passage, Passage::Denied(RuleNumber::NONE));
+}
+
+#[test]
+fn a_denied_flow_gives_way_before_an_allowed_one_that_is_older() {
+    let mut table = FlowTable::create(8, SEED);
+    for number in 0..7 {
+        insert(&mut table, &key(number, 6), number);
+    }
+    let denied = Passage::Denied(RuleNumber(1));
+    let mut deny = |number, now_s| {
+        table.insert_judged(
+            &key(number, 6),
+            PeerId(1),
+            OpenedBy::Remote,
+            denied,
+            Generation(1),
+            now_s,
+        )
+    };
+    for number in 100..200 {
+        deny(number, number);
+    }
+    for number in 0..7 {
+        assert!(table.lookup(&key(number, 6), 200).is_some(), "{number}");
+    }
+    assert!(table.lookup(&key(199, 6), 200).is_some());
 }
 
 #[test]
@@ -212,6 +283,7 @@ proptest! {
                         key,
                         peer: PeerId(peer),
                         opened_by: OpenedBy::Local,
+                        passage: Passage::Allowed,
                         generation: 1,
                         last_seen_s: now_s,
                         packets: 0,

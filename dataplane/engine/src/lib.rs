@@ -19,6 +19,9 @@ pub mod flow_table;
 mod lanes;
 mod peers;
 mod pipeline;
+mod policing;
+mod refusal;
+pub mod rule_counts;
 pub mod seqlock;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
@@ -29,5 +32,6 @@ mod tests;
 
 pub use counters::{Counters, DropReason, PublishedCounters};
 pub use engine::{Denial, Engine, EngineConfig, Event, Handoff};
-pub use flow_table::{Flow, FlowTable, OpenedBy};
+pub use flow_table::{Flow, FlowTable, OpenedBy, Passage, RuleNumber};
+pub use rule_counts::{RuleCount, RuleCounts};
 pub use snapshot::{Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Policy, Refusal, Snapshot};

@@ -1,8 +1,8 @@
 //! The order in which things happen to a packet, written once.
 //!
 //! ```text
-//! outbound: parse -> flow -> route -> hand to the owner, or wait for a handshake, or cut and seal -> train
-//! inbound:  message -> hand to the owner -> session -> open -> parse -> flow and allowed IP -> join
+//! outbound: parse -> flow, route, policy -> hand to the owner, or wait for a handshake, or cut and seal -> train
+//! inbound:  message -> hand to the owner -> session -> open -> parse -> flow, allowed IP, policy -> join
 //! ```
 //!
 //! A superpacket from the TUN passes every stage up to `seal` once, whatever the number of its segments; a
@@ -29,6 +29,8 @@ use crate::engine::{Engine, Event, Handoff};
 use crate::flow_table::{FlowSlot, OpenedBy};
 use crate::lanes::{self, Role};
 use crate::peers::{OwnedPeer, Slot};
+use crate::policing::{self, Case, Look};
+use crate::refusal;
 use crate::snapshot::PeerId;
 
 /// Room for the largest waiting packet, sealed.
@@ -67,9 +69,16 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
         return true;
     }
     count_tun(engine, packets, frame.buf.len());
-    let Some(peer) = flow_outbound(engine, &info, packets, frame.buf.len(), now) else {
-        engine.counters.drop(DropReason::NoRoute, packets);
-        return true;
+    let look = Look::at(frame.buf.data(), &info, engine.snapshot.policy());
+    let peer = match flow_outbound(engine, &info, look, packets, frame.buf.len(), now) {
+        Ok(peer) => peer,
+        Err(reason) => {
+            engine.counters.drop(reason, packets);
+            if reason == DropReason::PolicyDeniedOut {
+                refusal::to_local(engine, frame.buf.data(), &info, look.role, now);
+            }
+            return true;
+        }
     };
     let owner = engine.snapshot.peer(peer).map(|spec| spec.worker);
     match owner {
@@ -274,57 +283,70 @@ fn count_tun(engine: &mut Engine, packets: u64, bytes: usize) {
     engine.counters.rx_tun_bytes += bytes as u64;
 }
 
-/// The peer that owns the destination: from the flow's entry, or from the routes where the entry is missing or
-/// of another configuration.
+/// The peer that owns the destination, and whether policy lets the packet go there: from the flow's entry, or from
+/// routes and policy where the entry is missing or of another configuration.
 fn flow_outbound(
     engine: &mut Engine,
     info: &PacketInfo,
+    look: Look,
     packets: u64,
     bytes: usize,
     now: Instant,
-) -> Option<PeerId> {
+) -> Result<PeerId, DropReason> {
     let (now_s, generation) = (engine.now_s(now), engine.snapshot.generation());
+    let case_of = |peer| Case {
+        key: &info.key,
+        peer,
+        side: OpenedBy::Local,
+        look,
+        packets,
+        now,
+        now_s,
+    };
+    if !look.has_flow() {
+        let peer = engine.snapshot.route(info.key.dst);
+        let peer = peer.ok_or(DropReason::NoRoute)?;
+        let passes = policing::passes_alone(engine, &case_of(peer));
+        return passes.then_some(peer).ok_or(DropReason::PolicyDeniedOut);
+    }
     let known = engine.flows.lookup(&info.key, now_s);
-    let cached = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
-    let (slot, peer) = match cached {
-        Some(hit) => hit,
-        None => {
-            let peer = engine.snapshot.route(info.key.dst)?;
-            (
-                enter_flow(engine, known, &info.key, peer, OpenedBy::Local, now_s),
-                peer,
-            )
+    let hit = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
+    let (slot, peer) = match hit {
+        Some((slot, hit)) if hit.passes(OpenedBy::Local, look.is_opening()) => (slot, hit.peer),
+        Some(_) | None => {
+            let peer = engine.snapshot.route(info.key.dst);
+            let peer = peer.ok_or(DropReason::NoRoute)?;
+            let slot = enter_flow(engine, known, &case_of(peer));
+            (slot.ok_or(DropReason::PolicyDeniedOut)?, peer)
         }
     };
+    policing::passed(engine, &case_of(peer));
     engine
         .flows
         .touch(slot, packets as u32, bytes as u64, now_s);
-    Some(peer)
+    Ok(peer)
 }
 
-/// Judges a flow anew, or opens it. A sibling that knows the flow knows who opened it.
-fn enter_flow(
-    engine: &mut Engine,
-    known: Option<FlowSlot>,
-    key: &FlowKey,
-    peer: PeerId,
-    opened_by: OpenedBy,
-    now_s: u32,
-) -> FlowSlot {
+/// Judges a flow anew, or opens it; `None` where policy denies it. A sibling that knows the flow knows who opened it.
+fn enter_flow(engine: &mut Engine, known: Option<FlowSlot>, case: &Case<'_>) -> Option<FlowSlot> {
+    if engine.snapshot.policy().is_some() {
+        return policing::enter(engine, known, case);
+    }
     let generation = engine.snapshot.generation();
     if let Some(slot) = known {
-        engine.flows.renew(slot, peer, generation);
-        return slot;
+        engine.flows.renew(slot, case.peer, generation);
+        return Some(slot);
     }
     let elsewhere = engine
         .siblings
         .iter()
-        .find_map(|table| table.find(key, now_s));
+        .find_map(|table| table.find(case.key, case.now_s));
     if elsewhere.is_none() {
         engine.counters.flows_opened += 1;
     }
-    let opened_by = elsewhere.map_or(opened_by, |flow| flow.opened_by);
-    engine.flows.insert(key, peer, opened_by, generation, now_s)
+    let opened_by = elsewhere.map_or(case.side, |flow| flow.opened_by);
+    let flows = &mut engine.flows;
+    Some(flows.insert(case.key, case.peer, opened_by, generation, case.now_s))
 }
 
 /// Cuts a packet into segments and seals each, or lets them wait for a handshake.
@@ -585,7 +607,7 @@ fn data(
             engine.counters.drop(reason_of(refused), 1);
             return;
         }
-        Ok(Opened::Packet(len)) => deliver(engine, id, len, now),
+        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, now),
         Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => {
             engine.counters.consumed += 1
         }
@@ -622,57 +644,82 @@ fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
     lanes::on_handshake(engine, slot, now);
 }
 
-/// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id`.
-fn deliver(engine: &mut Engine, id: PeerId, len: usize, now: Instant) {
-    let info = match parse(&engine.tun_out.room()[..len]) {
+/// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id` through the tunnel in
+/// `slot`.
+fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant) {
+    let packet = &engine.tun_out.room()[..len];
+    let info = match parse(packet) {
         Ok(info) => info,
         Err(_) => {
             engine.counters.drop(DropReason::InnerMalformed, 1);
             return;
         }
     };
-    if !flow_inbound(engine, &info, id, len, now) {
-        engine.counters.drop(DropReason::InnerSource, 1);
-        return;
+    let look = Look::at(packet, &info, engine.snapshot.policy());
+    match flow_inbound(engine, &info, look, id, len, now) {
+        // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
+        Ok(()) => engine.tun_out.commit(usize::from(info.total_len), &info),
+        Err(reason) => {
+            engine.counters.drop(reason, 1);
+            if reason == DropReason::PolicyDeniedIn {
+                refusal::to_remote(engine, slot, len, &info, look.role, now);
+            }
+        }
     }
-    // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
-    engine.tun_out.commit(usize::from(info.total_len), &info);
 }
 
-/// Whether the inner source belongs to the peer that sent the packet: the most specific owner counts.
+/// Whether the inner source belongs to the peer that sent the packet, the most specific owner counts; and whether
+/// policy lets it in.
 fn flow_inbound(
     engine: &mut Engine,
     info: &PacketInfo,
+    look: Look,
     id: PeerId,
     bytes: usize,
     now: Instant,
-) -> bool {
+) -> Result<(), DropReason> {
     let key = info.key.reversed();
     if let Some(flight) = &mut engine.flight
         && flight.key == key
         && flight.peer == id
+        && look.is_plain()
     {
         flight.packets += 1;
         flight.bytes += bytes as u64;
-        return true;
+        return Ok(());
     }
     close_flight(engine);
     let (now_s, generation) = (engine.now_s(now), engine.snapshot.generation());
-    let known = engine.flows.lookup(&key, now_s);
-    let cached = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
-    let (slot, owner) = match cached {
-        Some(hit) => hit,
-        None => match engine.snapshot.route(key.dst) {
-            Some(owner) if owner == id => (
-                enter_flow(engine, known, &key, owner, OpenedBy::Remote, now_s),
-                owner,
-            ),
-            Some(_) | None => return false,
-        },
+    let case = Case {
+        key: &key,
+        peer: id,
+        side: OpenedBy::Remote,
+        look,
+        packets: 1,
+        now,
+        now_s,
     };
-    if owner != id {
-        return false;
+    let is_owner = |engine: &Engine| engine.snapshot.route(key.dst) == Some(id);
+    if !look.has_flow() {
+        if !is_owner(engine) {
+            return Err(DropReason::InnerSource);
+        }
+        let passes = policing::passes_alone(engine, &case);
+        return passes.then_some(()).ok_or(DropReason::PolicyDeniedIn);
     }
+    let known = engine.flows.lookup(&key, now_s);
+    let hit = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
+    let slot = match hit {
+        Some((_, hit)) if hit.peer != id => return Err(DropReason::InnerSource),
+        Some((slot, hit)) if hit.passes(OpenedBy::Remote, look.is_opening()) => slot,
+        Some(_) | None => {
+            if !is_owner(engine) {
+                return Err(DropReason::InnerSource);
+            }
+            enter_flow(engine, known, &case).ok_or(DropReason::PolicyDeniedIn)?
+        }
+    };
+    policing::passed(engine, &case);
     engine.flight = Some(Flight {
         key,
         peer: id,
@@ -681,7 +728,7 @@ fn flow_inbound(
         bytes: bytes as u64,
         now_s,
     });
-    true
+    Ok(())
 }
 
 /// Takes an authenticated message's source as the peer's address; answers whether the address is a new one.

@@ -21,7 +21,7 @@ use patronus_packet::{Door, Endpoint, FrameBuf, Prefix, TunFrame, UdpFrame};
 use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
 
 use crate::snapshot::PeerStats;
-use crate::{Engine, Event, Handoff, LaneSpec, PeerId, PeerSpec};
+use crate::{Engine, Event, Handoff, LaneSpec, PeerId, PeerSpec, Policy};
 
 pub use dice::Dice;
 pub use site::{Site, SiteOptions, Steering};
@@ -112,6 +112,7 @@ impl Net {
             identity,
             outer: SocketAddr::from(([192, 0, 2, id.0 as u8 + 1], OUTER_PORT)),
             specs: BTreeMap::new(),
+            policy: None,
             generation: 1,
             options,
             own_captured: 0,
@@ -201,6 +202,12 @@ impl Net {
     /// Gives a site another inner MTU.
     pub fn set_mtu(&mut self, site: SiteId, mtu: usize) {
         self.sites[site.0].options.mtu = mtu;
+        self.reload(site);
+    }
+
+    /// Puts policy in force at a site, or none.
+    pub fn set_policy(&mut self, site: SiteId, policy: Option<Policy>) {
+        self.sites[site.0].policy = policy;
         self.reload(site);
     }
 

@@ -7,11 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use patronus_engine::{Engine, EngineConfig, Generation, PeerId, PeerSpec, Snapshot};
+use patronus_engine::{
+    Engine, EngineConfig, Generation, PeerId, PeerSpec, Policy, Refusal, Snapshot,
+};
 use patronus_packet::vnet::NEEDS_CSUM;
 use patronus_packet::{
     FrameBuf, GsoKind, Joining, Prefix, TrainLimits, TunFrame, UdpFrame, VnetHeader,
 };
+use patronus_policy::manifest::{Object, load};
+use patronus_policy::{Compiler, PolicyTable};
 use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
 
 const PAYLOAD: usize = 13_800;
@@ -22,6 +26,29 @@ const SEGMENTS: u64 = 10;
 struct Site {
     engines: Vec<Engine>,
     outer: SocketAddr,
+}
+
+/// One pod at each end; only one side may open connections, on one port.
+fn policy(refusal: Refusal) -> Policy {
+    let text = "
+{apiVersion: v1, kind: Namespace, metadata: {name: n}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: n}, spec: {}, status: {podIPs: [{ip: 10.0.0.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: b, namespace: n, labels: {app: b}}, spec: {}, status: {podIPs: [{ip: 10.1.0.1}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: a, namespace: n},
+ spec: {podSelector: {}, ingress: [{from: [{podSelector: {}}], ports: [{port: 443}]}]}}
+";
+    let loaded = load("test.yaml", text.as_bytes());
+    assert!(!loaded.has_errors(), "{:?}", loaded.diagnostics);
+    let changes = loaded.objects.into_iter().map(Object::into_change);
+    let table: Arc<PolicyTable> = Compiler::fresh(1, changes).table();
+    Policy {
+        table,
+        keep_established: false,
+        refusal,
+    }
 }
 
 fn site(at: u8, identities: &[Arc<Identity>; 2], workers: usize, now: Instant) -> Site {
@@ -168,6 +195,49 @@ fn a_warm_data_path_allocates_nothing_in_either_direction() {
     (0..10).for_each(|_| round());
     let info = allocation_counter::measure(|| (0..200).for_each(|_| round()));
     assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn policy_allocates_nothing_on_a_hit_on_a_new_flow_and_on_a_denied_packet() {
+    for refusal in [Refusal::Drop, Refusal::Reject] {
+        let ([mut a, mut b], mut wire, now) = pair(1);
+        for site in [&mut a, &mut b] {
+            let old = site.engines[0].snapshot().clone();
+            let specs = old.peers().cloned();
+            let identity = old.identity().clone();
+            let new = Snapshot::new(Generation(2), identity, old.epoch(), old.mtu(), specs);
+            let new = new.with_policy(Some(policy(refusal)));
+            site.engines[0].handle_snapshot(Arc::new(new), now);
+        }
+        let packet = superpacket(0);
+        let mut denied = superpacket(0);
+        denied[22..24].copy_from_slice(&[0, 80]);
+        let mut port = 1000u16;
+        let mut frame = [TunFrame::default()];
+        let mut round = || {
+            fill(&mut frame[0], &packet);
+            assert_eq!(a.engines[0].handle_tun(&mut frame, now), 1);
+            assert_eq!(carry(&mut a, &mut b, &mut wire, now), SEGMENTS);
+            // A flow of its own each time, more than there is room for.
+            port += 1;
+            fill(&mut frame[0], &packet);
+            frame[0].buf.data_mut()[20..22].copy_from_slice(&port.to_be_bytes());
+            assert_eq!(a.engines[0].handle_tun(&mut frame, now), 1);
+            assert_eq!(carry(&mut a, &mut b, &mut wire, now), SEGMENTS);
+            fill(&mut frame[0], &denied);
+            assert_eq!(a.engines[0].handle_tun(&mut frame, now), 1);
+            assert!(a.engines[0].udp_out().is_empty());
+            let written = a.engines[0].tun_out().packets();
+            a.engines[0].tun_sent(written, 0);
+            while a.engines[0].poll_event().is_some() {}
+        };
+        (0..10).for_each(|_| round());
+        let info = allocation_counter::measure(|| (0..200).for_each(|_| round()));
+        assert_eq!(info.count_total, 0, "{refusal:?}: {info:?}");
+        let counters = a.engines[0].counters();
+        assert!(counters.is_balanced(), "{counters:?}");
+        assert_eq!(counters.refusals > 0, refusal == Refusal::Reject);
+    }
 }
 
 #[test]

@@ -9,7 +9,9 @@ use patronus_packet::{Joining, TrainLimits};
 use patronus_tunnel::lanes::lane_key;
 use patronus_tunnel::{Identity, WorkerId};
 
-use crate::{Counters, Engine, EngineConfig, Event, Generation, PeerId, PeerSpec, Snapshot};
+use crate::{
+    Counters, Engine, EngineConfig, Event, Generation, PeerId, PeerSpec, Policy, Snapshot,
+};
 
 /// What a site is made of.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +75,7 @@ pub struct Site {
     pub(super) identity: Arc<Identity>,
     pub(super) outer: SocketAddr,
     pub(super) specs: BTreeMap<PeerId, PeerSpec>,
+    pub(super) policy: Option<Policy>,
     pub(super) generation: u64,
     pub(super) options: SiteOptions,
     pub(super) own_captured: u64,
@@ -179,7 +182,8 @@ impl Site {
             epoch,
             self.options.mtu,
             specs,
-        );
+        )
+        .with_policy(self.policy.clone());
         Arc::new(match self.options.lanes {
             true => snapshot.with_lanes(self.lane_identities.clone()),
             false => snapshot,

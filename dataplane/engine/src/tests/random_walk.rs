@@ -185,7 +185,7 @@ impl Walk {
 
     fn reconfigure(&mut self) {
         let (at, of) = self.two_sites();
-        let (peer, roll) = (peer_id(of), self.net.dice().below(7));
+        let (peer, roll) = (peer_id(of), self.net.dice().below(9));
         let worker = WorkerId(self.net.dice().below(WORKERS) as u8);
         match roll {
             0 => self.net.edit_peer(at, peer, |spec| {
@@ -204,6 +204,13 @@ impl Walk {
             }
             4 => self.net.set_mtu(at, 1300 + 10 * usize::from(worker.0)),
             5 => self.net.site_mut(at).steering = Steering::Fixed(worker),
+            6 => self.net.set_policy(at, None),
+            7 | 8 => {
+                let rules = [policy::B_SHUT, policy::B_443][usize::from(worker.0) % 2];
+                let mut enforced = policy::policy(&[rules, policy::A_SHUT]);
+                enforced.keep_established = self.net.dice().chance(0.3);
+                self.net.set_policy(at, Some(enforced));
+            }
             _ => self.net.edit(at, |_| {}),
         }
     }
@@ -267,6 +274,7 @@ impl Walk {
             .map(|site| self.net.site(SiteId(site)).outer())
             .collect();
         for at in (0..SITES).map(SiteId) {
+            self.net.set_policy(at, None);
             self.net.edit(at, |specs| {
                 for spec in specs.values_mut() {
                     spec.endpoint = Some(outers[spec.id.0 as usize]);
