@@ -17,10 +17,10 @@ use crate::diagnostic::{Report, quote};
 use crate::draft::{DraftPeer, DraftSite};
 use crate::keys::{KeyText, looks_like_key};
 use crate::model::{
-    CoreList, Dataplane, FirewallMark, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning,
-    RouteTable, SocketBuffer, SpinTime, Uplink, WorkerCount,
+    CoreList, Dataplane, FirewallMark, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning, PolicyDir,
+    PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, Uplink, WorkerCount,
 };
-use crate::raw::{Raw, RawDataplane, RawPeer, RawSite, RawTable, RawUplink};
+use crate::raw::{Raw, RawDataplane, RawPeer, RawPolicy, RawSite, RawTable, RawUplink};
 use crate::suggest::nearest;
 
 pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite> {
@@ -139,26 +139,12 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
         }
         checked
     });
-    let offload = raw.offload.and_then(|word| {
-        let found = OffloadLimit::WORDS
-            .iter()
-            .find(|(name, _)| *name == word.value);
-        if found.is_none() {
-            let names = OffloadLimit::WORDS.map(|(name, _)| name);
-            let fix = match nearest(&word.value, &names) {
-                Some(near) => format!("did you mean \"{near}\"?"),
-                None => format!("write one of {}", names.join(", ")),
-            };
-            report.at(
-                word.line,
-                format!(
-                    "[dataplane] offload: unknown level `{}`: {fix}",
-                    quote(&word.value)
-                ),
-            );
-        }
-        found.map(|(_, level)| *level)
-    });
+    let offload = word(
+        raw.offload,
+        "[dataplane] offload: unknown level",
+        &OffloadLimit::WORDS,
+        report,
+    );
     let spin = integer(
         raw.spin_us,
         "[dataplane] spin_us",
@@ -182,6 +168,44 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
         socket_buffer: socket_buffer
             .and_then(SocketBuffer::from_kib)
             .unwrap_or_default(),
+    }
+}
+
+/// One of a few words.
+fn word<T: Copy>(
+    raw: Option<Raw<String>>,
+    complaint: &str,
+    words: &[(&str, T)],
+    report: &mut Report,
+) -> Option<T> {
+    let raw = raw?;
+    let found = words.iter().find(|(name, _)| *name == raw.value);
+    if found.is_none() {
+        let names: Vec<&str> = words.iter().map(|(name, _)| *name).collect();
+        let fix = match nearest(&raw.value, &names) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None => format!("write one of {}", names.join(", ")),
+        };
+        report.at(raw.line, format!("{complaint} `{}`: {fix}", quote(&raw.value)));
+    }
+    found.map(|(_, meant)| *meant)
+}
+
+pub(crate) fn check_policy(raw: RawPolicy, report: &mut Report) -> PolicySettings {
+    let directory = path(raw.directory, "[policy] directory", report);
+    let refusal = word(
+        raw.refusal,
+        "[policy] refusal: unknown way",
+        &RefusalMode::WORDS,
+        report,
+    );
+    PolicySettings {
+        directory: directory.map_or_else(PolicyDir::default, |named| PolicyDir {
+            path: named.value,
+            is_required: true,
+        }),
+        keep_established: raw.keep_established.is_some_and(|keep| keep.value),
+        refusal: refusal.unwrap_or_default(),
     }
 }
 
