@@ -126,7 +126,10 @@ impl Client {
     }
 
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        self.ask(&format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n"), &[])
+        self.ask(
+            &format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n"),
+            &[],
+        )
     }
 
     fn post<T: DeserializeOwned>(
@@ -151,7 +154,9 @@ impl Client {
             .write_all(head.as_bytes())
             .and_then(|()| stream.write_all(body));
         let mut answer = Vec::new();
-        let heard = (&mut stream).take(ANSWER_LEN_MAX + 1).read_to_end(&mut answer);
+        let heard = (&mut stream)
+            .take(ANSWER_LEN_MAX + 1)
+            .read_to_end(&mut answer);
         if answer.is_empty() {
             let source = sent.and(heard).err();
             let source = source.unwrap_or_else(|| io::ErrorKind::UnexpectedEof.into());
@@ -280,7 +285,10 @@ mod tests {
     fn a_refusal_says_what_the_daemon_says() {
         let answer = b"HTTP/1.0 404 Not Found\r\nx: y\r\n\r\n{\"error\":\"no\",\"field\":null,\"fix\":\"try yes\"}";
         let error = against(answer).unwrap_err();
-        assert_eq!((error.to_string().as_str(), error.exit_code()), ("no: try yes", 1));
+        assert_eq!(
+            (error.to_string().as_str(), error.exit_code()),
+            ("no: try yes", 1)
+        );
     }
 
     #[test]
@@ -297,6 +305,9 @@ mod tests {
 
     #[test]
     fn a_filter_survives_the_query() {
-        assert_eq!(percent_encoded("dst=10.0.0.0/8 peer=é"), "dst%3D10.0.0.0%2F8%20peer%3D%C3%A9");
+        assert_eq!(
+            percent_encoded("dst=10.0.0.0/8 peer=é"),
+            "dst%3D10.0.0.0%2F8%20peer%3D%C3%A9"
+        );
     }
 }

@@ -393,3 +393,13 @@ pub struct FlowDiff {
     /// Why the candidate says so, for people.
     pub after_text: String,
 }
+
+impl VerdictView {
+    /// The word for it.
+    pub fn from_allow(allow: bool) -> Self {
+        match allow {
+            true => Self::Allow,
+            false => Self::Deny,
+        }
+    }
+}

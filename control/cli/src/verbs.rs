@@ -57,6 +57,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     patronus_gateway::run(&RunOptions {
         config: args.config,
         uapi_dir: args.uapi_dir,
+        api_dir: args.api_dir,
         exit_with_stdin: args.exit_with_stdin,
         report: args.report,
     })

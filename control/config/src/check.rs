@@ -186,7 +186,10 @@ fn word<T: Copy>(
             Some(near) => format!("did you mean \"{near}\"?"),
             None => format!("write one of {}", names.join(", ")),
         };
-        report.at(raw.line, format!("{complaint} `{}`: {fix}", quote(&raw.value)));
+        report.at(
+            raw.line,
+            format!("{complaint} `{}`: {fix}", quote(&raw.value)),
+        );
     }
     found.map(|(_, meant)| *meant)
 }

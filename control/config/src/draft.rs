@@ -14,7 +14,8 @@ use crate::endpoint::PeerEndpoint;
 use crate::keys::KeyText;
 use crate::load::SecretError;
 use crate::model::{
-    Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site, Uplink,
+    Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site,
+    Uplink,
 };
 use crate::peers::{Peer, PeerSet};
 use crate::raw::{self, Raw};

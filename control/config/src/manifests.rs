@@ -136,7 +136,14 @@ mod tests {
         let folder = base.path().join("policies.d");
         std::fs::create_dir_all(folder.join("sub.yaml")).unwrap();
         std::fs::write(folder.join("sub.yaml/c.yaml"), "c").unwrap();
-        for name in ["b.yml", "a.json", "c.yaml", "notes.txt", ".#c.yaml", "c.yaml~"] {
+        for name in [
+            "b.yml",
+            "a.json",
+            "c.yaml",
+            "notes.txt",
+            ".#c.yaml",
+            "c.yaml~",
+        ] {
             std::fs::write(folder.join(name), name).unwrap();
         }
 

@@ -145,8 +145,8 @@ fn plan(old: &Objects, loaded: Loaded) -> (Objects, Vec<Change>) {
         .map(|object| (object.reference(), object))
         .collect();
     for (reference, object) in old {
-        let is_kept = loaded.refused.contains(reference)
-            || loaded.unreadable.contains(&object.source().file);
+        let is_kept =
+            loaded.refused.contains(reference) || loaded.unreadable.contains(&object.source().file);
         if is_kept && !new.contains_key(reference) {
             new.insert(reference.clone(), object.clone());
         }

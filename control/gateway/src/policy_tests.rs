@@ -66,7 +66,10 @@ fn a_store_without_a_policy_lets_everything_pass() {
 fn the_same_files_again_change_nothing() {
     let mut store = closed_store();
     let table = store.in_force().table.clone();
-    assert_eq!(store.apply(texts(&[("a.yaml", PODS), ("b.yaml", CLOSED)])), 0);
+    assert_eq!(
+        store.apply(texts(&[("a.yaml", PODS), ("b.yaml", CLOSED)])),
+        0
+    );
     assert!(Arc::ptr_eq(&table, &store.in_force().table));
 }
 
@@ -77,7 +80,11 @@ fn a_refused_object_keeps_its_previous_version_and_the_others_are_taken() {
         "policyTypes: [Ingress]",
         "ingress: [{ports: [{port: 8443}]}]",
     );
-    store.apply(texts(&[("a.yaml", PODS), ("b.yaml", BROKEN), ("c.yaml", &open)]));
+    store.apply(texts(&[
+        ("a.yaml", PODS),
+        ("b.yaml", BROKEN),
+        ("c.yaml", &open),
+    ]));
     let in_force = store.in_force();
     assert_eq!(in_force.report.refused, ["NetworkPolicy shop/closed"]);
     assert!(in_force.report.has_errors());
