@@ -325,6 +325,8 @@ impl Daemon {
         self.reload_policy(&new).await;
         if let Err(error) = self.apply(new).await {
             tracing::error!("reload: {error:#}");
+            // Whatever failed, policy waits for nothing.
+            self.publish();
             return;
         }
         tracing::info!(peers = self.registry.peers().len(), "reloaded");

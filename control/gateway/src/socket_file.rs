@@ -105,11 +105,6 @@ impl SocketFile {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).map_err(bind)?;
         Ok((file, listener))
     }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
 }
 
 impl Drop for SocketFile {
