@@ -59,8 +59,10 @@ pub struct PolicyResponse {
     pub diagnostics_left_out: usize,
     /// Objects and files whose previous version is in force because the last load refused the new one.
     pub refused: Vec<String>,
-    /// The rules of the policy in force with what they decided.
+    /// The rules of the policy in force with what they refused.
     pub rules: Vec<RuleView>,
+    /// What was refused under no rule that is in force; absent where nobody counts.
+    pub other_hits: Option<Counter>,
 }
 
 /// What becomes of a denied packet.
@@ -127,23 +129,23 @@ pub enum SeverityView {
     Warning,
 }
 
-/// One rule and what it decided.
+/// One rule and what it refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RuleView {
     /// The rule.
     pub rule: RuleRefView,
-    /// What it decided; absent where nobody counts.
+    /// What it refused; absent where nobody counts.
     pub hits: Option<Counter>,
 }
 
-/// How often a rule decided.
+/// What a rule, or a policy's isolation, refused since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counter {
-    /// Flows that it allowed.
-    pub allowed: u64,
-    /// Flows that it denied.
-    pub denied: u64,
-    /// Flows that it would have denied or allowed if it were not in audit mode.
+    /// Connections denied.
+    pub connections: u64,
+    /// Packets dropped.
+    pub packets: u64,
+    /// Connections whose verdict it would have turned, had it not been in audit mode.
     pub audited: u64,
 }
 

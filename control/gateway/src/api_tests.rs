@@ -55,21 +55,13 @@ impl Site {
         let mut peer = Peer::new(PublicKey::from_bytes([2; 32]));
         peer.name = Some("branch".parse().unwrap());
         registry.set_peers(PeerSet::from_peers([peer]));
-        let snapshot = registry.compile();
-        let id = snapshot.peers().next().unwrap().id;
-        let generation = snapshot.generation();
+        let live = live(&mut registry);
+        let id = live.snapshot.peers().next().unwrap().id;
+        let generation = live.snapshot.generation();
         for (key, opened_by) in flows {
             let slot = FlowWriter::insert(&mut writer, key, id, *opened_by, generation, 0);
             writer.touch(slot, 3, 300 + u64::from(key.dst_port), 0);
         }
-        let live = Live {
-            site: "hq".to_owned(),
-            snapshot,
-            peer_names: [(id, "branch".to_owned())].into(),
-            policy: store().in_force().clone(),
-            keep_established: true,
-            refusal: Refusal::Reject,
-        };
         let tables = vec![writer.table().clone()];
         let state = ApiState::new(live, tables, Box::new(NoCounts), 5);
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -125,6 +117,20 @@ impl Drop for Site {
         let _ = self.stop.take().unwrap().send(());
         self.thread.take().unwrap().join().unwrap();
         assert!(!self.path().exists(), "the socket was left behind");
+    }
+}
+
+/// What control would publish of these peers and the policy of these tests.
+fn live(registry: &mut Registry) -> Live {
+    let snapshot = registry.compile();
+    let peers = snapshot.peers();
+    Live {
+        site: "hq".to_owned(),
+        peer_names: peers.map(|spec| (spec.id, "branch".to_owned())).collect(),
+        snapshot,
+        policy: store().in_force().clone(),
+        keep_established: true,
+        refusal: Refusal::Reject,
     }
 }
 
@@ -184,6 +190,49 @@ fn status_and_policy_say_what_is_in_force_and_where_it_stands() {
             .iter()
             .any(|it| it.rule.number == 1 && it.hits.is_none())
     );
+}
+
+/// Counts ten packets more per rule number, and some under no rule that is in force.
+struct TenEach;
+
+impl RuleHits for TenEach {
+    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
+        let of = |number: u32| Counter {
+            packets: u64::from(number) * 10,
+            ..Counter::default()
+        };
+        Some([1, 2, 9000].map(|number| (number, of(number))).into())
+    }
+}
+
+#[test]
+fn hits_stand_at_their_rule_and_those_of_rules_that_are_gone_apart() {
+    let site = live(&mut Registry::new(
+        PrivateKey::from_bytes([1; 32]),
+        1420,
+        1,
+        Instant::now(),
+    ));
+    let told = views::policy(&site, &TenEach);
+    let ids: Vec<u64> = site
+        .policy
+        .table
+        .rules()
+        .map(|(id, _)| id.number().into())
+        .collect();
+    let packets: Vec<u64> = told
+        .rules
+        .iter()
+        .map(|it| it.hits.unwrap().packets)
+        .collect();
+    let expected: Vec<u64> = ids
+        .iter()
+        .map(|id| if *id < 3 { id * 10 } else { 0 })
+        .collect();
+    assert!(!ids.is_empty());
+    assert_eq!(packets, expected);
+    let listed: u64 = packets.iter().sum();
+    assert_eq!(told.other_hits.unwrap().packets, 10 + 20 + 90_000 - listed);
 }
 
 #[test]

@@ -9,7 +9,7 @@ mod filter;
 mod flows;
 mod views;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,9 +25,8 @@ use axum::response::Response;
 use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use patronus_api::{FlowsQuery, REQUEST_LEN_MAX, SOCKET_NAME};
+use patronus_api::{Counter, FlowsQuery, REQUEST_LEN_MAX, SOCKET_NAME};
 use patronus_engine::{FlowTable, PeerId, Refusal, Snapshot};
-use patronus_policy::RuleId;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -69,18 +68,19 @@ pub struct Live {
     pub refusal: Refusal,
 }
 
-/// Who counts what rules decide.
-pub trait RuleCounts: Send + Sync {
-    /// What a rule decided; `None` where nobody counts.
-    fn hits(&self, rule: RuleId) -> Option<patronus_api::Counter>;
+/// Who counts what rules refuse.
+pub trait RuleHits: Send + Sync {
+    /// What was refused since the start, by [`RuleId::number`](patronus_policy::RuleId::number), 0 for what has no
+    /// rule; `None` where nobody counts.
+    fn counts(&self) -> Option<BTreeMap<u32, Counter>>;
 }
 
 /// Nobody counts.
 #[derive(Debug)]
 pub struct NoCounts;
 
-impl RuleCounts for NoCounts {
-    fn hits(&self, _rule: RuleId) -> Option<patronus_api::Counter> {
+impl RuleHits for NoCounts {
+    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
         None
     }
 }
@@ -89,7 +89,7 @@ impl RuleCounts for NoCounts {
 pub struct ApiState {
     live: ArcSwap<Live>,
     flow_tables: Vec<Arc<FlowTable>>,
-    counts: Box<dyn RuleCounts>,
+    counts: Box<dyn RuleHits>,
     /// Keys the address hash of candidates.
     seed: u64,
     work: Arc<Semaphore>,
@@ -101,7 +101,7 @@ impl ApiState {
     pub fn new(
         live: Live,
         flow_tables: Vec<Arc<FlowTable>>,
-        counts: Box<dyn RuleCounts>,
+        counts: Box<dyn RuleHits>,
         seed: u64,
     ) -> Arc<Self> {
         Arc::new(Self {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use patronus_api::{
-    CauseView, ConnectionView, DiagnosticView, DirectionView, EndView, ExplainRequest,
+    CauseView, ConnectionView, Counter, DiagnosticView, DirectionView, EndView, ExplainRequest,
     ExplainResponse, MissView, ModeView, ObjectView, PolicyRefView, PolicyResponse, RefusalView,
     RuleRefView, RuleView, SeverityView, StatusResponse, VerdictView,
 };
@@ -17,7 +17,7 @@ use patronus_policy::{
 };
 
 use super::answers::Refused;
-use super::{Live, RuleCounts};
+use super::{Live, RuleHits};
 use crate::policy::{LoadReport, Objects, PolicyInForce};
 
 /// A session older than this carries nothing (WireGuard's `REJECT_AFTER_TIME`).
@@ -49,11 +49,22 @@ pub fn status(live: &Live, workers: usize, now: Instant) -> StatusResponse {
     }
 }
 
-pub fn policy(live: &Live, counts: &dyn RuleCounts) -> PolicyResponse {
+pub fn policy(live: &Live, counts: &dyn RuleHits) -> PolicyResponse {
     let policy = &live.policy;
+    let mut counts = counts.counts();
     let rules = policy.table.rules().map(|(id, entry)| RuleView {
         rule: rule_ref(&entry.to_ref()),
-        hits: counts.hits(id),
+        hits: counts
+            .as_mut()
+            .map(|all| all.remove(&id.number()).unwrap_or_default()),
+    });
+    let rules: Vec<RuleView> = rules.collect();
+    let other_hits = counts.map(|rest| {
+        rest.values().fold(Counter::default(), |sum, it| Counter {
+            connections: sum.connections + it.connections,
+            packets: sum.packets + it.packets,
+            audited: sum.audited + it.audited,
+        })
     });
     PolicyResponse {
         has_policy: policy.has_policy,
@@ -67,7 +78,8 @@ pub fn policy(live: &Live, counts: &dyn RuleCounts) -> PolicyResponse {
         diagnostics: diagnostics(&policy.report),
         diagnostics_left_out: policy.report.left_out,
         refused: policy.report.refused.clone(),
-        rules: rules.collect(),
+        rules,
+        other_hits,
     }
 }
 
