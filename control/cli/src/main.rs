@@ -54,6 +54,9 @@ struct RunArgs {
     /// Where the WireGuard control socket goes; `wg` looks in the default only
     #[arg(long, value_name = "DIR", default_value = "/var/run/wireguard")]
     uapi_dir: PathBuf,
+    /// Where the local API's socket goes
+    #[arg(long, value_name = "DIR", default_value = patronus_api::SOCKET_DIR)]
+    api_dir: PathBuf,
     /// End when standard input ends, for a parent that must leave nothing behind
     #[arg(long)]
     exit_with_stdin: bool,

@@ -45,8 +45,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
 }
 
 fn run(args: RunArgs) -> anyhow::Result<()> {
-    let filter =
-        EnvFilter::try_from_env("PATRONUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_env("PATRONUS_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
@@ -56,6 +55,7 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
     patronus_gateway::run(&RunOptions {
         config: args.config,
         uapi_dir: args.uapi_dir,
+        api_dir: args.api_dir,
         exit_with_stdin: args.exit_with_stdin,
         report: args.report,
     })

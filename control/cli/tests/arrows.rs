@@ -17,15 +17,18 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["patronus-packet", "patronus-policy", "patronus-tunnel"],
     ),
     ("patronus-io", &["patronus-packet"]),
+    ("patronus-api", &[]),
     ("patronus-config", &["patronus-packet", "patronus-tunnel"]),
     (
         "patronus-gateway",
         &[
             "patronus-aead",
+            "patronus-api",
             "patronus-config",
             "patronus-engine",
             "patronus-io",
             "patronus-packet",
+            "patronus-policy",
             "patronus-tunnel",
         ],
     ),
@@ -37,6 +40,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "patronus-cli",
         &[
+            "patronus-api",
             "patronus-bench",
             "patronus-config",
             "patronus-gateway",
@@ -46,7 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Crates that belong to control and never to a worker.
-const CONTROL_ONLY: &[&str] = &["tokio", "rtnetlink", "clap", "serde_json"];
+const CONTROL_ONLY: &[&str] = &["tokio", "axum", "hyper", "rtnetlink", "clap", "serde_json"];
 const DATAPLANE: &[&str] = &[
     "patronus-aead",
     "patronus-packet",

@@ -194,6 +194,8 @@ fn stranger(pair: &Pair, place: &Place) -> Daemon {
     command
         .arg("--uapi-dir")
         .arg(place.path("sockets"))
+        .arg("--api-dir")
+        .arg(place.path("sockets"))
         .arg("--report")
         .arg(place.path("report.json"));
     place.start_with("stranger0", &mut command)

@@ -188,7 +188,9 @@ fn a_user_with_net_admin_alone_needs_no_root_but_a_place_for_the_socket() {
             .arg("--config")
             .arg(place.path("patronus.toml"))
             .arg("--uapi-dir")
-            .arg(uapi_dir);
+            .arg(uapi_dir)
+            .arg("--api-dir")
+            .arg(place.path("sockets"));
         inner.arg("--report").arg(place.path("report.json"));
         let nobody = format!("--reuid={NOBODY}");
         let args = [

@@ -18,9 +18,10 @@ use crate::draft::{DraftPeer, DraftSite};
 use crate::keys::{KeyText, looks_like_key};
 use crate::model::{
     CipherCode, CoreList, Dataplane, FirewallMark, FlowSlots, Keepalive, Mtu, OffloadLimit,
-    Pinning, RouteTable, SocketBuffer, SpinTime, Uplink, WorkerCount,
+    Pinning, PolicyDir, PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, Uplink,
+    WorkerCount,
 };
-use crate::raw::{Raw, RawDataplane, RawPeer, RawSite, RawTable, RawUplink};
+use crate::raw::{Raw, RawDataplane, RawPeer, RawPolicy, RawSite, RawTable, RawUplink};
 use crate::suggest::nearest;
 
 pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite> {
@@ -195,7 +196,25 @@ fn word<T: Copy>(
         };
         report.at(raw.line, format!("{fault} `{}`: {fix}", quote(&raw.value)));
     }
-    found.map(|(_, value)| *value)
+    found.map(|(_, meant)| *meant)
+}
+
+pub(crate) fn check_policy(raw: RawPolicy, report: &mut Report) -> PolicySettings {
+    let directory = path(raw.directory, "[policy] directory", report);
+    let refusal = word(
+        raw.refusal,
+        "[policy] refusal: unknown way",
+        &RefusalMode::WORDS,
+        report,
+    );
+    PolicySettings {
+        directory: directory.map_or_else(PolicyDir::default, |named| PolicyDir {
+            path: named.value,
+            is_required: true,
+        }),
+        keep_established: raw.keep_established.is_some_and(|keep| keep.value),
+        refusal: refusal.unwrap_or_default(),
+    }
 }
 
 fn nearest_slots(asked: i64) -> u32 {

@@ -8,13 +8,14 @@ use patronus_packet::Prefix;
 use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::check::{check_dataplane, check_peer, check_site, check_uplinks};
+use crate::check::{check_dataplane, check_peer, check_policy, check_site, check_uplinks};
 use crate::diagnostic::{ConfigErrors, Report, quote};
 use crate::endpoint::PeerEndpoint;
 use crate::keys::KeyText;
 use crate::load::SecretError;
 use crate::model::{
-    Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, RouteTable, Site, Uplink,
+    Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site,
+    Uplink,
 };
 use crate::peers::{Peer, PeerSet};
 use crate::raw::{self, Raw};
@@ -27,6 +28,7 @@ pub struct Draft {
     dataplane: Dataplane,
     uplink: Uplink,
     peers: Vec<DraftPeer>,
+    policy: PolicySettings,
 }
 
 #[derive(Clone, Debug)]
@@ -69,6 +71,9 @@ impl Config {
             .into_iter()
             .filter_map(|peer| check_peer(peer, &mut report))
             .collect();
+        let policy = raw.policy.map_or_else(PolicySettings::default, |policy| {
+            check_policy(policy, &mut report)
+        });
         refuse_repeats(&peers, &mut report);
         if let Some(site) = &site {
             refuse_loops(site, &peers, &mut report);
@@ -81,6 +86,7 @@ impl Config {
                 dataplane,
                 uplink,
                 peers,
+                policy,
             }),
             Some(_) | None => Err(report.into_errors()),
         }
@@ -156,6 +162,7 @@ impl Draft {
                 dataplane: self.dataplane,
                 uplink: self.uplink,
                 peers: PeerSet::from_peers(peers),
+                policy: self.policy,
             }),
             Some(_) | None => Err(report.into_errors()),
         }

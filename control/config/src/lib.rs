@@ -2,7 +2,8 @@
 //!
 //! Owns the TOML format of `patronus.toml`, the text forms of WireGuard keys and the wg-quick
 //! importer. Knows neither sockets nor interfaces nor time. Everything is pure but [`load()`] and
-//! [`check()`], which read the configuration file and the key files that it names.
+//! [`check()`], which read the configuration file and the key files that it names, and [`manifests`], which
+//! reads the folder of policies as bytes.
 //!
 //! Text becomes values in three steps, each a type of its own: TOML of the right shape (`raw`), then
 //! [`Draft`], whose values make sense together but whose secrets are paths, then [`Config`].
@@ -13,6 +14,7 @@ mod draft;
 pub mod endpoint;
 pub mod keys;
 pub mod load;
+pub mod manifests;
 pub mod model;
 pub mod peers;
 mod raw;
@@ -27,8 +29,8 @@ pub use keys::{KeyText, KeyTextError};
 pub use load::{check, load};
 pub use model::{
     CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName, Keepalive,
-    Mtu, Name, OffloadLimit, Pinning, RouteTable, Site, SocketBuffer, SpinTime, Uplink,
-    WorkerCount,
+    Mtu, Name, OffloadLimit, Pinning, PolicyDir, PolicySettings, RefusalMode, RouteTable, Site,
+    SocketBuffer, SpinTime, Uplink, WorkerCount,
 };
 pub use peers::{Peer, PeerSet};
 pub use summary::Summary;

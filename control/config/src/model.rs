@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -23,6 +24,8 @@ pub struct Config {
     pub uplink: Uplink,
     /// The other ends of the tunnels.
     pub peers: PeerSet,
+    /// Who may talk to whom.
+    pub policy: PolicySettings,
 }
 
 /// `[site]`
@@ -101,6 +104,51 @@ impl Default for Uplink {
             mark: None,
         }
     }
+}
+
+/// `[policy]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicySettings {
+    /// Where the manifests are.
+    pub directory: PolicyDir,
+    /// Whether flows that were allowed when they began stay so when policy changes.
+    pub keep_established: bool,
+    /// What the sender of a denied packet is told.
+    pub refusal: RefusalMode,
+}
+
+/// A folder of manifests.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyDir {
+    /// The folder, as the operator wrote it: relative to the folder of the configuration file.
+    pub path: PathBuf,
+    /// Whether the file names it; one that it does not name may be absent.
+    pub is_required: bool,
+}
+
+impl Default for PolicyDir {
+    /// `policies.d`, where there is one.
+    fn default() -> Self {
+        Self {
+            path: PathBuf::from("policies.d"),
+            is_required: false,
+        }
+    }
+}
+
+/// What becomes of a denied packet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RefusalMode {
+    /// `drop`: it vanishes.
+    #[default]
+    Drop,
+    /// `reject`: its sender gets a TCP reset or an ICMP error.
+    Reject,
+}
+
+impl RefusalMode {
+    /// Every way with the word for it.
+    pub const WORDS: [(&'static str, Self); 2] = [("drop", Self::Drop), ("reject", Self::Reject)];
 }
 
 /// Which cores the workers are pinned to.

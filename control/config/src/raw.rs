@@ -25,6 +25,7 @@ pub(crate) struct RawConfig {
     pub(crate) dataplane: Option<RawDataplane>,
     pub(crate) uplinks: Vec<RawUplink>,
     pub(crate) peers: Vec<RawPeer>,
+    pub(crate) policy: Option<RawPolicy>,
 }
 
 /// `[site]`
@@ -87,6 +88,14 @@ pub(crate) struct RawPeer {
     pub(crate) broken: Vec<&'static str>,
 }
 
+/// `[policy]`
+#[derive(Debug)]
+pub(crate) struct RawPolicy {
+    pub(crate) directory: Maybe<String>,
+    pub(crate) keep_established: Maybe<bool>,
+    pub(crate) refusal: Maybe<String>,
+}
+
 /// Reads the shape of `text`. A file that is no TOML yields an empty [`RawConfig`] and reports.
 pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
     let lines = LineIndex::new(text);
@@ -112,6 +121,7 @@ pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
             "dataplane" => raw.dataplane = reader.one(&DATAPLANE, line, value).map(read_dataplane),
             "uplink" => raw.uplinks = reader.many(&UPLINK, line, value, read_uplink),
             "peer" => raw.peers = reader.many(&PEER, line, value, read_peer),
+            "policy" => raw.policy = reader.one(&POLICY, line, value).map(read_policy),
             unknown => reader
                 .report
                 .at(line, unknown_at_top(unknown, value.get_ref())),
@@ -168,6 +178,14 @@ fn read_peer(mut section: Section<'_, '_, '_>) -> RawPeer {
         keepalive: section.integer("keepalive"),
         preshared_key_file: section.string("preshared_key_file"),
         broken: section.broken,
+    }
+}
+
+fn read_policy(mut section: Section<'_, '_, '_>) -> RawPolicy {
+    RawPolicy {
+        directory: section.string("directory"),
+        keep_established: section.boolean("keep_established"),
+        refusal: section.string("refusal"),
     }
 }
 
@@ -524,7 +542,15 @@ const PEER: Schema = Schema {
         ("preshared_key_file", "\"/etc/patronus/branch.psk\""),
     ],
 };
-const SCHEMAS: [&Schema; 4] = [&SITE, &DATAPLANE, &UPLINK, &PEER];
+const POLICY: Schema = Schema {
+    title: "[policy]",
+    keys: &[
+        ("directory", "\"policies.d\""),
+        ("keep_established", "false"),
+        ("refusal", "\"drop\""),
+    ],
+};
+const SCHEMAS: [&Schema; 5] = [&SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY];
 
 /// What WireGuard's tools and habit call our keys, letters only.
 const SYNONYMS: &[(&str, &str)] = &[

@@ -5,24 +5,28 @@
 //! whether it lives or not.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
-use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
+use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES, RefusalMode};
+use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event, Policy, Refusal};
 use patronus_io::{OffloadReport, Poller};
 use patronus_packet::Prefix;
+use patronus_policy::Severity;
 use patronus_tunnel::WorkerId;
 use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::api::{ApiServer, ApiState, Live, NoCounts};
+use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::link::Link;
+use crate::policy::{self, LoadReport, PolicyInForce, PolicyRefused, PolicyStore};
 use crate::registry::{NamedEndpoint, Registry};
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
@@ -42,6 +46,8 @@ pub struct RunOptions {
     pub config: PathBuf,
     /// Where the UAPI socket goes.
     pub uapi_dir: PathBuf,
+    /// Where the local API's socket goes.
+    pub api_dir: PathBuf,
     /// End when standard input ends: for a parent that must not leave gateways behind.
     pub exit_with_stdin: bool,
     /// Write a [`Report`] as JSON there at the end.
@@ -60,11 +66,14 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("cannot start the control thread's runtime")?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         let (mut daemon, doors) = Daemon::start(config, options).await?;
         let outcome = daemon.control(doors).await;
         daemon.stop(report).and(outcome)
-    })
+    });
+    // What an API client asked for last may still be computed; nobody waits for it.
+    runtime.shutdown_background();
+    outcome
 }
 
 struct Daemon {
@@ -77,6 +86,12 @@ struct Daemon {
     published: Vec<Arc<patronus_engine::PublishedCounters>>,
     events: EventSource,
     uapi: Option<UapiSocket>,
+    api: Option<ApiServer>,
+    api_state: Arc<ApiState>,
+    /// `None` after a compilation that ended by a panic: then the policy in force stays as it is.
+    policy: Option<PolicyStore>,
+    in_force: Arc<PolicyInForce>,
+    denials: DenialLog,
     port: u16,
     mark: Option<u32>,
     offload: OffloadReport,
@@ -91,6 +106,10 @@ struct Doors {
 
 impl Daemon {
     async fn start(config: Config, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+        // Before any door opens: no packet passes without it.
+        let seed = random_seed();
+        let store = load_policy(&config, &options.config, seed).await?;
+        let in_force = store.in_force().clone();
         let wanted = startup::worker_count(&config);
         let mut tun = startup::open_tun(&config, wanted)?;
         let workers = tun.queues.len();
@@ -112,6 +131,7 @@ impl Daemon {
             registry = registry.with_lanes();
         }
         registry.set_peers(config.peers.clone());
+        registry.set_policy(policy_of(&config, &in_force));
         let names = registry.names_to_resolve(epoch);
         resolve(&mut registry, names).await;
         let snapshot = registry.compile();
@@ -138,6 +158,10 @@ impl Daemon {
             .iter()
             .map(|engine| engine.published().clone())
             .collect();
+        let flow_tables = engines
+            .iter()
+            .map(|engine| engine.flow_table().clone())
+            .collect();
 
         let mut link = Link::new(&tun.name, tun.ifindex)?;
         link.bring_up(u32::from(config.site.mtu.bytes())).await?;
@@ -147,6 +171,9 @@ impl Daemon {
             .await?;
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
+        let live = live(&config, &registry, snapshot, in_force.clone());
+        let api_state = ApiState::new(live, flow_tables, Box::new(NoCounts), seed);
+        let api = ApiServer::open(&options.api_dir, api_state.clone())?;
 
         let (events_in, events) = exchange::events();
         let seeds = engines
@@ -179,6 +206,11 @@ impl Daemon {
             published,
             events,
             uapi: Some(uapi),
+            api: Some(api),
+            api_state,
+            policy: Some(store),
+            in_force,
+            denials: DenialLog::new(epoch),
             port: uplinks.port,
             mark,
             offload,
@@ -205,6 +237,7 @@ impl Daemon {
             cipher = %self.registry.cipher(),
             "gateway runs"
         );
+        self.log_policy();
         for why in &self.offload.why {
             tracing::info!("offload: {why}");
         }
@@ -280,7 +313,11 @@ impl Daemon {
     }
 
     fn publish(&mut self) {
-        self.exchange.publish(self.registry.compile());
+        let snapshot = self.registry.compile();
+        self.exchange.publish(snapshot.clone());
+        let in_force = self.in_force.clone();
+        self.api_state
+            .publish(live(&self.config, &self.registry, snapshot, in_force));
     }
 
     async fn reload(&mut self) {
@@ -291,8 +328,12 @@ impl Daemon {
                 return;
             }
         };
+        // A changed policy goes out with the configuration that it came with, in one snapshot.
+        self.reload_policy(&new).await;
         if let Err(error) = self.apply(new).await {
             tracing::error!("reload: {error:#}");
+            // Whatever failed, policy waits for nothing.
+            self.publish();
             return;
         }
         tracing::info!(peers = self.registry.peers().len(), "reloaded");
@@ -324,12 +365,77 @@ impl Daemon {
         self.registry.set_peers(new.peers.clone());
         let names = self.registry.names_to_resolve(Instant::now());
         resolve(&mut self.registry, names).await;
-        self.publish();
         self.config = new;
+        self.publish();
         let (mtu, addresses) = (self.config.site.mtu, &self.config.site.addresses);
         self.link.bring_up(u32::from(mtu.bytes())).await?;
         self.link.set_addresses(addresses.iter().copied()).await?;
         self.update_routes().await
+    }
+
+    /// Takes what the folder of manifests says; what is refused keeps its previous version. Compiles beside this
+    /// thread; workers go on with the old tables until the new ones are whole.
+    async fn reload_policy(&mut self, new: &Config) {
+        let Some(mut store) = self.policy.take() else {
+            tracing::error!("policy cannot change any more: restart the gateway");
+            return;
+        };
+        let was = self.in_force.has_policy;
+        let base = base_of(&self.config_path);
+        let folder = new.policy.directory.clone();
+        let work = move || {
+            let changes = match policy::read_folder(&base, &folder) {
+                Ok(Some(loaded)) => store.apply(loaded),
+                Ok(None) if !was => 0,
+                // An operator who wants no policy says so by an empty folder; one that is gone is an accident.
+                Ok(None) => {
+                    let why = "the folder is gone and its policy stays in force: make it again, empty for no policy";
+                    let place = folder.path.to_string_lossy();
+                    store.keep(policy::file_fault(&place, why.to_owned()));
+                    0
+                }
+                Err(error) => {
+                    let place = folder.path.to_string_lossy();
+                    store.keep(policy::file_fault(&place, error.to_string()));
+                    0
+                }
+            };
+            (store, changes)
+        };
+        let Ok((store, changes)) = tokio::task::spawn_blocking(work).await else {
+            tracing::error!(
+                "policy: the compilation ended by a panic; what is in force stays: restart the gateway"
+            );
+            return;
+        };
+        self.in_force = store.in_force().clone();
+        self.policy = Some(store);
+        self.log_policy();
+        if self.in_force.has_policy {
+            let generation = self.in_force.table.generation();
+            tracing::info!(changes, generation, "policy loaded");
+        }
+        self.registry.set_policy(policy_of(new, &self.in_force));
+    }
+
+    /// What the last load of policy said.
+    fn log_policy(&self) {
+        let report = &self.in_force.report;
+        for diagnostic in &report.diagnostics {
+            let line = policy::line_of(diagnostic);
+            match diagnostic.severity {
+                Severity::Error => tracing::error!("policy: {line}"),
+                Severity::Warning => tracing::warn!("policy: {line}"),
+            }
+        }
+        if report.left_out > 0 {
+            tracing::warn!("policy: and {} more of these", report.left_out);
+        }
+        for kept in &report.refused {
+            tracing::warn!(
+                "policy: the previous version of {kept} stays in force; a restart would refuse to run"
+            );
+        }
     }
 
     async fn update_routes(&mut self) -> anyhow::Result<()> {
@@ -532,7 +638,12 @@ impl Daemon {
                     lanes_changed |= self.registry.set_lanes(id, lanes);
                 }
                 Event::Denied(denial) => {
-                    tracing::info!(?denial, "policy");
+                    let now = Instant::now();
+                    let line = self.denials.line(&self.in_force.table, &denial, now);
+                    if let Some(line) = line {
+                        tracing::info!("policy: {line}");
+                        tracing::debug!(key = ?denial.key, "the denied connection");
+                    }
                 }
                 Event::HandshakeTimeout(id) => {
                     tracing::warn!(
@@ -566,6 +677,7 @@ impl Daemon {
     /// Stops the workers, which closes the interface; then tells what happened to every packet.
     fn stop(&mut self, report: Option<ReportFile>) -> anyhow::Result<()> {
         drop(self.uapi.take());
+        drop(self.api.take());
         self.exchange.stop();
         let mut counters: Vec<Counters> = Vec::new();
         for (at, worker) in self.workers.drain(..).enumerate() {
@@ -599,6 +711,70 @@ impl Daemon {
             "stopped"
         );
         report.map_or(Ok(()), |file| file.write(&end))
+    }
+}
+
+/// The policy to start with.
+async fn load_policy(
+    config: &Config,
+    config_path: &Path,
+    seed: u64,
+) -> anyhow::Result<PolicyStore> {
+    let mut store = PolicyStore::new(seed);
+    let base = base_of(config_path);
+    if let Some(loaded) = policy::read_folder(&base, &config.policy.directory)? {
+        store.apply(loaded);
+    }
+    let report = &store.in_force().report;
+    if report.has_errors() {
+        return Err(PolicyRefused(LoadReport::clone(report)).into());
+    }
+    Ok(store)
+}
+
+/// Where relative paths of the configuration begin.
+fn base_of(config_path: &Path) -> PathBuf {
+    config_path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+/// What workers judge by; nothing where the site has no policy.
+fn policy_of(config: &Config, in_force: &PolicyInForce) -> Option<Policy> {
+    in_force.has_policy.then(|| Policy {
+        table: in_force.table.clone(),
+        keep_established: config.policy.keep_established,
+        refusal: refusal_of(config),
+    })
+}
+
+fn refusal_of(config: &Config) -> Refusal {
+    match config.policy.refusal {
+        RefusalMode::Drop => Refusal::Drop,
+        RefusalMode::Reject => Refusal::Reject,
+    }
+}
+
+/// What the local API tells of this moment.
+fn live(
+    config: &Config,
+    registry: &Registry,
+    snapshot: Arc<patronus_engine::Snapshot>,
+    policy: Arc<PolicyInForce>,
+) -> Live {
+    let named = registry.peers().iter().filter_map(|peer| {
+        let id = registry.spec(&peer.public_key)?.id;
+        let name = match &peer.name {
+            Some(name) => name.as_str().to_owned(),
+            None => format!("{:?}", peer.public_key),
+        };
+        Some((id, name))
+    });
+    Live {
+        site: config.site.name.as_str().to_owned(),
+        peer_names: named.collect(),
+        snapshot,
+        policy,
+        keep_established: config.policy.keep_established,
+        refusal: refusal_of(config),
     }
 }
 

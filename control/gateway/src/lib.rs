@@ -1,13 +1,17 @@
-//! The daemon behind `patronus run`: interface, workers, UAPI socket, reload, shutdown.
+//! The daemon behind `patronus run`: interface, workers, UAPI socket, local API, policy, reload, shutdown.
 //!
 //! Owns threads and file descriptors and brings the pure crates to life. Control (tokio, one thread) and
 //! workers (plain pinned threads) meet in [`exchange`]: snapshots go down, counters and events come up.
 
+mod api;
 mod daemon;
+mod denials;
 pub mod exchange;
 mod link;
+mod policy;
 mod registry;
 mod report;
+mod socket_file;
 mod startup;
 mod uapi;
 mod uapi_server;

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use patronus_aead::Backend;
 use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
-use patronus_engine::{Generation, LaneSpec, PeerId, PeerSpec, Snapshot};
+use patronus_engine::{Generation, LaneSpec, PeerId, PeerSpec, Policy, Snapshot};
 use patronus_tunnel::lanes::{Lane, lane_key};
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
 
@@ -37,6 +37,7 @@ pub struct Registry {
     /// The identities of the workers' lanes; none where lanes are off.
     lane_identities: Vec<Arc<Identity>>,
     lanes: HashMap<PublicKey, Vec<LaneSpec>>,
+    policy: Option<Policy>,
 }
 
 impl Registry {
@@ -66,6 +67,7 @@ impl Registry {
             endpoint_serials: HashMap::new(),
             lane_identities: Vec::new(),
             lanes: HashMap::new(),
+            policy: None,
         }
     }
 
@@ -162,6 +164,11 @@ impl Registry {
         self.mtu = mtu;
     }
 
+    /// Changes who may talk to whom; `None` lets everything pass.
+    pub fn set_policy(&mut self, policy: Option<Policy>) {
+        self.policy = policy;
+    }
+
     /// Says what a name means. `true` where that is news.
     pub fn set_resolved(&mut self, name: NamedEndpoint, addr: SocketAddr) -> bool {
         self.resolved.insert(name, addr) != Some(addr)
@@ -226,7 +233,8 @@ impl Registry {
             self.mtu,
             self.specs.values().cloned(),
         );
-        Arc::new(snapshot.with_lanes(self.lane_identities.clone()))
+        let snapshot = snapshot.with_lanes(self.lane_identities.clone());
+        Arc::new(snapshot.with_policy(self.policy.clone()))
     }
 
     fn renewed(&self, old: &Arc<PeerSpec>, peer: &Peer) -> Arc<PeerSpec> {

@@ -3,8 +3,7 @@
 //! Connections read and write by themselves; the requests go one after the other to the daemon.
 
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -12,6 +11,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
+use crate::socket_file::{Purpose, SocketFile, SocketFileError};
 use crate::uapi::{REQUEST_MAX, Request, errno};
 
 /// A client may think this long between two bytes.
@@ -25,115 +25,41 @@ pub type Call = (Request, oneshot::Sender<Zeroizing<String>>);
 /// The socket on disk; gone when this is dropped.
 #[derive(Debug)]
 pub struct UapiSocket {
-    path: PathBuf,
+    _file: SocketFile,
     accept: tokio::task::JoinHandle<()>,
-}
-
-/// Why there is no socket.
-#[derive(Debug, thiserror::Error)]
-pub enum UapiSocketError {
-    /// The directory cannot be made.
-    #[error(
-        "cannot make {path} for the WireGuard control socket: {source}; run as root or choose --uapi-dir"
-    )]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
-    /// Another program answers on it.
-    #[error("{path} is served by a running program: stop it, or set another [site] interface")]
-    Taken {
-        /// The socket.
-        path: PathBuf,
-    },
-    /// Something else is in its place.
-    #[error("{path} is not a socket: move it away, or choose --uapi-dir")]
-    NotSocket {
-        /// The path.
-        path: PathBuf,
-    },
-    /// It cannot be bound.
-    #[error("cannot bind {path}: {source}")]
-    Bind {
-        /// The socket.
-        path: PathBuf,
-        /// The system's answer.
-        source: io::Error,
-    },
 }
 
 impl UapiSocket {
     /// Listens for `interface` in `dir` and sends what is asked to `calls`.
     ///
     /// # Errors
-    /// See [`UapiSocketError`].
+    /// See [`SocketFileError`].
     pub fn open(
         dir: &Path,
         interface: &str,
         calls: mpsc::Sender<Call>,
-    ) -> Result<Self, UapiSocketError> {
-        let path = dir.join(format!("{interface}.sock"));
-        let mut builder = std::fs::DirBuilder::new();
-        builder
-            .recursive(true)
-            .mode(0o755)
-            .create(dir)
-            .map_err(|source| UapiSocketError::Directory {
-                path: dir.to_owned(),
-                source,
-            })?;
-        remove_stale(&path)?;
-        let bind = |source| UapiSocketError::Bind {
-            path: path.clone(),
-            source,
-        };
-        // The mask covers the moment between making the socket and setting its mode.
-        let mask = nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
-        let listener = UnixListener::bind(&path);
-        nix::sys::stat::umask(mask);
-        let listener = listener.map_err(bind)?;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(bind)?;
+    ) -> Result<Self, SocketFileError> {
+        let name = format!("{interface}.sock");
+        let (file, listener) = SocketFile::bind(dir, &name, 0o600, None, PURPOSE)?;
         let accept = tokio::spawn(serve(listener, calls));
-        Ok(Self { path, accept })
+        Ok(Self {
+            _file: file,
+            accept,
+        })
     }
 }
 
 impl Drop for UapiSocket {
     fn drop(&mut self) {
         self.accept.abort();
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(path = %self.path.display(), %error, "cannot remove the control socket");
-        }
     }
 }
 
-/// A socket that nobody answers on is what a killed gateway left behind.
-fn remove_stale(path: &Path) -> Result<(), UapiSocketError> {
-    match std::fs::symlink_metadata(path) {
-        Ok(found) if found.file_type().is_socket() => {}
-        Ok(_) => {
-            return Err(UapiSocketError::NotSocket {
-                path: path.to_owned(),
-            });
-        }
-        // What else is wrong with the path, binding says.
-        Err(_) => return Ok(()),
-    }
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Err(UapiSocketError::Taken {
-            path: path.to_owned(),
-        }),
-        Err(_) => {
-            let removed = std::fs::remove_file(path);
-            removed.map_err(|source| UapiSocketError::Bind {
-                path: path.to_owned(),
-                source,
-            })
-        }
-    }
-}
+const PURPOSE: Purpose = Purpose {
+    what: "the WireGuard control socket",
+    option: "--uapi-dir",
+    taken: "set another [site] interface",
+};
 
 async fn serve(listener: UnixListener, calls: mpsc::Sender<Call>) {
     let places = std::sync::Arc::new(tokio::sync::Semaphore::new(CLIENTS_MAX));

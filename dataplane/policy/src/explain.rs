@@ -12,7 +12,7 @@ use crate::model::{
     Connection, NetworkPolicy, ObjectName, Peer, Pod, PortMatch, Protocol, Rule, Source, Text,
 };
 use crate::row::{AnyPolicy, Layer};
-use crate::table::{Audits, Decision, End, PolicyTable};
+use crate::table::{Audits, Decision, End, PolicyTable, RuleEntry};
 use crate::verdict::{Cause, Direction, Verdict};
 
 /// Why a connection may pass or not.
@@ -305,8 +305,14 @@ impl PolicyTable {
     }
 
     fn rule_ref(&self, id: RuleId) -> Option<RuleRef> {
-        let entry = self.rule(id)?;
-        Some(rule_ref(&entry.policy, entry.direction, entry.rule))
+        self.rule(id).map(RuleEntry::to_ref)
+    }
+}
+
+impl RuleEntry {
+    /// The rule as explanations name it.
+    pub fn to_ref(&self) -> RuleRef {
+        rule_ref(&self.policy, self.direction, self.rule)
     }
 }
 

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use patronus_api::{Client, ClientError};
 use patronus_lab::{Family, GatewayReport, Lab, Namespace, Site};
 use serde_json::Value;
 
@@ -292,6 +293,28 @@ impl Place {
 
     pub fn has_interface(&self, interface: &str) -> bool {
         patronus_lab::link::exists(&self.namespace, interface).unwrap()
+    }
+
+    /// Writes a manifest into the folder of policies.
+    pub fn manifest(&self, name: &str, text: &str) {
+        fs::create_dir_all(self.path("policies.d")).unwrap();
+        fs::write(self.path("policies.d").join(name), text).unwrap();
+    }
+
+    /// Asks the API of the gateway that runs here.
+    pub fn ask<T: Send>(
+        &self,
+        question: impl FnOnce(&Client) -> Result<T, ClientError> + Send,
+    ) -> Result<T, ClientError> {
+        let path = Path::new(patronus_api::SOCKET_PATH);
+        let ask = || Client::connect(path).and_then(|client| question(&client));
+        self.namespace.run(ask).unwrap()
+    }
+
+    /// Whether the API's socket is there.
+    pub fn has_api(&self) -> bool {
+        let path = Path::new(patronus_api::SOCKET_PATH);
+        self.namespace.run(|| path.exists()).unwrap()
     }
 
     pub fn has_socket(&self, interface: &str) -> bool {

@@ -1,0 +1,31 @@
+//! The local API of a gateway: what its requests and answers hold, and the one client that speaks it.
+//!
+//! HTTP/1.1 with JSON over a unix socket, versioned by the path (`/v1/…`). `openapi.json` beside this crate is its
+//! description for other languages. Knows nothing of gateways: the daemon fills these types in, and the command
+//! line and the console read them. No tokio here, so that a verb that asks one question stays small.
+
+mod client;
+mod types;
+
+pub use client::{Client, ClientError};
+pub use types::{
+    ApiError, CandidateFile, CauseView, ConnectionView, Counter, DiagnosticView, DiffRequest,
+    DiffResponse, DirectionView, EndView, ExplainRequest, ExplainResponse, FlowDiff, FlowView,
+    FlowsQuery, FlowsResponse, MissView, ModeView, ObjectView, PolicyRefView, PolicyResponse,
+    RefusalView, RuleRefView, RuleView, SeverityView, StatusResponse, VerdictView,
+};
+
+/// Where the socket is unless `--api-dir` says otherwise.
+pub const SOCKET_PATH: &str = "/run/patronus/patronus.sock";
+/// Its folder.
+pub const SOCKET_DIR: &str = "/run/patronus";
+/// Its name in that folder.
+pub const SOCKET_NAME: &str = "patronus.sock";
+/// The description of the API, as OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("../openapi.json");
+/// The largest body of a request: candidate manifests.
+pub const REQUEST_LEN_MAX: usize = 16 << 20;
+/// The most flows that one answer lists.
+pub const FLOWS_MAX: usize = 100_000;
+/// How many flows an answer lists where the request does not say.
+pub const FLOWS_DEFAULT: usize = 1_000;

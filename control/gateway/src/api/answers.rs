@@ -1,0 +1,116 @@
+//! Answers as bytes, and refusals in the one form that all of them have.
+
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use patronus_api::{ApiError, REQUEST_LEN_MAX};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A request that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    pub status: StatusCode,
+    pub error: ApiError,
+}
+
+impl Refused {
+    fn new(status: StatusCode, error: impl Into<String>, fix: impl Into<String>) -> Self {
+        let error = ApiError {
+            error: error.into(),
+            field: None,
+            fix: fix.into(),
+        };
+        Self { status, error }
+    }
+
+    /// A field holds nonsense.
+    pub fn field(field: &str, error: impl Into<String>, fix: impl Into<String>) -> Self {
+        let mut refused = Self::new(StatusCode::BAD_REQUEST, error, fix);
+        refused.error.field = Some(field.to_owned());
+        refused
+    }
+
+    pub fn unknown_path() -> Self {
+        let fix = "GET /v1/openapi.json lists the paths there are";
+        Self::new(StatusCode::NOT_FOUND, "no such path", fix)
+    }
+
+    pub fn wrong_method() -> Self {
+        let fix = "GET /v1/openapi.json says which path takes GET and which POST";
+        let status = StatusCode::METHOD_NOT_ALLOWED;
+        Self::new(status, "the path does not take this method", fix)
+    }
+
+    pub fn too_slow() -> Self {
+        let (error, fix) = (
+            "the request took too long",
+            "send it faster, or ask for less",
+        );
+        Self::new(StatusCode::REQUEST_TIMEOUT, error, fix)
+    }
+
+    pub fn busy() -> Self {
+        let error = "other candidates are being judged";
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            error,
+            "try again in a second",
+        )
+    }
+
+    pub fn failed(error: &str) -> Self {
+        let fix = "report it with the daemon's log";
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, error, fix)
+    }
+}
+
+impl From<BytesRejection> for Refused {
+    fn from(rejection: BytesRejection) -> Self {
+        match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Self::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the body is too long",
+                format!(
+                    "send at most {} MiB of manifests, and 64 KiB elsewhere",
+                    REQUEST_LEN_MAX >> 20
+                ),
+            ),
+            status => Self::new(status, rejection.body_text(), "send the body whole"),
+        }
+    }
+}
+
+impl From<QueryRejection> for Refused {
+    fn from(rejection: QueryRejection) -> Self {
+        let fix = "write ?limit=100&filter=dst%3D10.0.0.0%2F8";
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text(), fix)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        // Three texts always become JSON.
+        let body = serde_json::to_vec(&self.error).unwrap_or_default();
+        json_response(self.status, body)
+    }
+}
+
+pub fn json_response(status: StatusCode, body: Vec<u8>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "application/json")];
+    (status, kind, body).into_response()
+}
+
+pub fn to_json(answer: &impl Serialize) -> Result<Vec<u8>, Refused> {
+    serde_json::to_vec(answer).map_err(|error| Refused::failed(&error.to_string()))
+}
+
+pub fn from_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refused> {
+    serde_json::from_slice(body).map_err(|error| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            format!("the body is not what this path takes: {error}"),
+            "send JSON as /v1/openapi.json describes it",
+        )
+    })
+}

@@ -1,0 +1,316 @@
+//! From what the gateway knows to what answers say.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use patronus_api::{
+    CauseView, ConnectionView, Counter, DiagnosticView, DirectionView, EndView, ExplainRequest,
+    ExplainResponse, MissView, ModeView, ObjectView, PolicyRefView, PolicyResponse, RefusalView,
+    RuleRefView, RuleView, SeverityView, StatusResponse, VerdictView,
+};
+use patronus_engine::Refusal;
+use patronus_policy::manifest::{Kind, Object, ObjectRef};
+use patronus_policy::model::{Connection, Mode, ObjectName};
+use patronus_policy::{
+    Direction, DirectionReport, EndReport, Layer, MissKind, PolicyRef, RuleRef, Severity, Who,
+};
+
+use super::answers::Refused;
+use super::{Live, RuleHits};
+use crate::policy::{LoadReport, Objects, PolicyInForce};
+
+/// A session older than this carries nothing (WireGuard's `REJECT_AFTER_TIME`).
+const SESSION_LIFE: Duration = Duration::from_secs(180);
+
+pub fn status(live: &Live, workers: usize, now: Instant) -> StatusResponse {
+    let since_epoch = now.saturating_duration_since(live.snapshot.epoch());
+    let is_up = |at: Duration| since_epoch.saturating_sub(at) <= SESSION_LIFE;
+    let handshakes = live
+        .snapshot
+        .peers()
+        .map(|spec| spec.stats.last_handshake());
+    let mut policy_objects = BTreeMap::new();
+    for reference in live.policy.objects.keys() {
+        *policy_objects
+            .entry(reference.kind.name().to_owned())
+            .or_default() += 1;
+    }
+    StatusResponse {
+        site: live.site.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: since_epoch.as_secs(),
+        workers,
+        peers: live.snapshot.peers().count(),
+        peers_up: handshakes.flatten().filter(|at| is_up(*at)).count(),
+        has_policy: live.policy.has_policy,
+        policy_generation: live.policy.table.generation(),
+        policy_objects,
+    }
+}
+
+pub fn policy(live: &Live, counts: &dyn RuleHits) -> PolicyResponse {
+    let policy = &live.policy;
+    let mut counts = counts.counts();
+    let rules = policy.table.rules().map(|(id, entry)| RuleView {
+        rule: rule_ref(&entry.to_ref()),
+        hits: counts
+            .as_mut()
+            .map(|all| all.remove(&id.number()).unwrap_or_default()),
+    });
+    let rules: Vec<RuleView> = rules.collect();
+    let other_hits = counts.map(|rest| {
+        rest.values().fold(Counter::default(), |sum, it| Counter {
+            connections: sum.connections + it.connections,
+            packets: sum.packets + it.packets,
+            audited: sum.audited + it.audited,
+        })
+    });
+    PolicyResponse {
+        has_policy: policy.has_policy,
+        generation: policy.table.generation(),
+        keep_established: live.keep_established,
+        refusal: match live.refusal {
+            Refusal::Drop => RefusalView::Drop,
+            Refusal::Reject => RefusalView::Reject,
+        },
+        objects: policy.objects.iter().map(object).collect(),
+        diagnostics: diagnostics(&policy.report),
+        diagnostics_left_out: policy.report.left_out,
+        refused: policy.report.refused.clone(),
+        rules,
+        other_hits,
+    }
+}
+
+fn object((reference, object): (&ObjectRef, &Object)) -> ObjectView {
+    let mode = match object {
+        Object::NetworkPolicy(it) => Some(it.mode),
+        Object::ClusterNetworkPolicy(it) => Some(it.mode),
+        Object::Namespace(..) | Object::Node(..) | Object::Pod(..) => None,
+    };
+    ObjectView {
+        kind: reference.kind.name().to_owned(),
+        namespace: reference.namespace.as_ref().map(ToString::to_string),
+        name: reference.name.to_string(),
+        source: object.source().to_string(),
+        mode: mode.map(|mode| match mode {
+            Mode::Enforce => ModeView::Enforce,
+            Mode::Audit => ModeView::Audit,
+            Mode::Off => ModeView::Off,
+        }),
+    }
+}
+
+pub fn diagnostics(report: &LoadReport) -> Vec<DiagnosticView> {
+    let views = report.diagnostics.iter().map(|it| DiagnosticView {
+        severity: match it.severity {
+            Severity::Error => SeverityView::Error,
+            Severity::Warning => SeverityView::Warning,
+        },
+        file: it.file.to_string(),
+        line: it.line,
+        object: it.object.clone(),
+        field: it.field.clone(),
+        message: it.message.clone(),
+    });
+    views.collect()
+}
+
+pub fn explain(
+    policy: &PolicyInForce,
+    request: &ExplainRequest,
+) -> Result<ExplainResponse, Refused> {
+    let connection = connection(&policy.objects, request)?;
+    let it = policy.table.explain(&connection);
+    Ok(ExplainResponse {
+        verdict: VerdictView::from_allow(it.verdict.allow),
+        connection: ConnectionView {
+            src: connection.src,
+            dst: connection.dst,
+            protocol: connection.protocol,
+            port: connection.dst_port,
+        },
+        src: end(&it.src),
+        dst: end(&it.dst),
+        egress: direction(&it.egress),
+        ingress: direction(&it.ingress),
+        audit: it.audit.as_ref().map(rule_ref),
+        generation: policy.table.generation(),
+        text: it.to_string(),
+    })
+}
+
+fn connection(objects: &Objects, request: &ExplainRequest) -> Result<Connection, Refused> {
+    let protocol = protocol_number(&request.protocol).ok_or_else(|| {
+        let fix = "write TCP, UDP, SCTP, ICMP, ICMPv6 or a number from 0 to 255";
+        Refused::field("protocol", "not a protocol", fix)
+    })?;
+    let has_ports = matches!(protocol, TCP | UDP | SCTP);
+    let dst_port = match (has_ports, request.port) {
+        (true, Some(port)) => port,
+        (false, None | Some(0)) => 0,
+        (true, None) => {
+            let error = "missing";
+            return Err(Refused::field("port", error, "name the destination port"));
+        }
+        (false, Some(_)) => {
+            let error = "the protocol has no ports";
+            return Err(Refused::field("port", error, "leave it out"));
+        }
+    };
+    let srcs = addresses(objects, "src", &request.src)?;
+    let dsts = addresses(objects, "dst", &request.dst)?;
+    let mut pairs = srcs
+        .iter()
+        .flat_map(|src| dsts.iter().map(move |dst| (*src, *dst)));
+    let pair = pairs.find(|(src, dst)| src.is_ipv4() == dst.is_ipv4());
+    let Some((src, dst)) = pair else {
+        let error = "the two ends have no address family in common";
+        return Err(Refused::field("dst", error, "name addresses of one family"));
+    };
+    Ok(Connection {
+        src,
+        dst,
+        protocol,
+        dst_port,
+    })
+}
+
+/// The addresses of an end that is one, or a pod's.
+fn addresses(objects: &Objects, field: &str, end: &str) -> Result<Vec<IpAddr>, Refused> {
+    if let Ok(addr) = end.parse::<IpAddr>() {
+        return Ok(vec![addr.to_canonical()]);
+    }
+    let Some((namespace, name)) = end.split_once('/') else {
+        let fix = "write an address, or namespace/pod";
+        return Err(Refused::field(field, "not an end of a connection", fix));
+    };
+    let id = ObjectName {
+        namespace: namespace.into(),
+        name: name.into(),
+    };
+    match objects.get(&ObjectRef::namespaced(Kind::Pod, &id)) {
+        Some(Object::Pod(_, pod)) if !pod.ips.is_empty() => Ok(pod.ips.clone()),
+        Some(_) => {
+            let fix = "add status.podIPs to its manifest, or name an address";
+            Err(Refused::field(field, "the pod has no address", fix))
+        }
+        None => {
+            let fix = "GET /v1/policy lists the pods there are";
+            Err(Refused::field(
+                field,
+                "no pod of that name is in force",
+                fix,
+            ))
+        }
+    }
+}
+
+/// The number of a protocol by its name, in any case, or by its number.
+pub fn protocol_number(text: &str) -> Option<u8> {
+    let names = [
+        ("tcp", TCP),
+        ("udp", UDP),
+        ("sctp", SCTP),
+        ("icmp", 1),
+        ("icmpv6", 58),
+    ];
+    let named = names
+        .iter()
+        .find(|(name, _)| text.eq_ignore_ascii_case(name));
+    named
+        .map(|(_, number)| *number)
+        .or_else(|| text.parse().ok())
+}
+
+fn end(report: &EndReport) -> EndView {
+    let (kind, name, node) = match &report.who {
+        Who::Pod { id, node } => ("pod", Some(id.to_string()), node.as_ref()),
+        Who::HostPod { id, node } => ("host-pod", Some(id.to_string()), node.as_ref()),
+        Who::Node(name) => ("node", Some(name.to_string()), None),
+        Who::Outside => ("outside", None, None),
+    };
+    EndView {
+        addr: report.addr,
+        kind: kind.to_owned(),
+        name,
+        node: node.map(ToString::to_string),
+        claims: report.claims.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn direction(report: &DirectionReport) -> DirectionView {
+    let (allow, cause) = match report {
+        DirectionReport::NotAPod => (true, CauseView::NotAPod),
+        DirectionReport::OwnAddress => (true, CauseView::OwnAddress),
+        DirectionReport::OwnNode => (true, CauseView::OwnNode),
+        DirectionReport::NotIsolated => (true, CauseView::NotIsolated),
+        DirectionReport::Allowed(_) => (true, CauseView::Rule),
+        DirectionReport::Denied(_) => (false, CauseView::Rule),
+        DirectionReport::Isolated { .. } => (false, CauseView::Isolated),
+        DirectionReport::Contested => (false, CauseView::Contested),
+    };
+    let mut view = DirectionView {
+        verdict: VerdictView::from_allow(allow),
+        cause,
+        rule: None,
+        isolated_by: Vec::new(),
+        nearest: None,
+        text: report.to_string(),
+    };
+    match report {
+        DirectionReport::Allowed(rule) | DirectionReport::Denied(rule) => {
+            view.rule = Some(rule_ref(rule));
+        }
+        DirectionReport::Isolated { by, nearest } => {
+            view.isolated_by = by.iter().map(policy_ref).collect();
+            view.nearest = nearest.as_ref().map(|miss| MissView {
+                rule: rule_ref(&miss.rule),
+                missing: match miss.kind {
+                    MissKind::Protocol => "protocol",
+                    MissKind::Port => "port",
+                    MissKind::Peer => "peer",
+                }
+                .to_owned(),
+            });
+        }
+        DirectionReport::NotAPod
+        | DirectionReport::OwnAddress
+        | DirectionReport::OwnNode
+        | DirectionReport::NotIsolated
+        | DirectionReport::Contested => {}
+    }
+    view
+}
+
+fn policy_ref(policy: &PolicyRef) -> PolicyRefView {
+    PolicyRefView {
+        name: policy.name.clone(),
+        layer: match policy.layer {
+            Layer::Admin => "admin",
+            Layer::Network => "network",
+            Layer::Baseline => "baseline",
+        }
+        .to_owned(),
+        source: policy.source.to_string(),
+    }
+}
+
+fn rule_ref(rule: &RuleRef) -> RuleRefView {
+    RuleRefView {
+        policy: policy_ref(&rule.policy),
+        direction: match rule.direction {
+            Direction::Ingress => "ingress",
+            Direction::Egress => "egress",
+        }
+        .to_owned(),
+        number: rule.number,
+        name: rule.name.as_ref().map(ToString::to_string),
+        source: rule.source.to_string(),
+    }
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const SCTP: u8 = 132;
