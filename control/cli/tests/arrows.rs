@@ -31,7 +31,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-lab", &["patronus-packet", "patronus-tunnel"]),
     (
         "patronus-bench",
-        &["patronus-engine", "patronus-packet", "patronus-tunnel"],
+        &[
+            "patronus-engine",
+            "patronus-packet",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     (
         "patronus-cli",
@@ -40,6 +45,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-config",
             "patronus-gateway",
             "patronus-lab",
+            "patronus-policy",
         ],
     ),
 ];
