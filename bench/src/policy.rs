@@ -227,8 +227,7 @@ fn resident_bytes() -> Option<u64> {
 }
 
 fn histogram() -> Histogram<u64> {
-    Histogram::new_with_max(60_000_000_000, 3)
-        .expect("three digits up to a minute are a histogram")
+    Histogram::new_with_max(60_000_000_000, 3).expect("three digits up to a minute are a histogram")
 }
 
 fn nanos(time: Duration) -> u64 {
@@ -266,7 +265,10 @@ fn report(
         let share = set.allowed as f64 / set.probes.max(1) as f64;
         let row = Row::default().label("what", format!("verdict, {}", set.name));
         let row = timed_row(row, &set.single)
-            .figure("run_ns", Figure::new("ns", vec![crate::stats::median(&set.in_runs)]))
+            .figure(
+                "run_ns",
+                Figure::new("ns", vec![crate::stats::median(&set.in_runs)]),
+            )
             .figure("allowed", Figure::new("", vec![share]));
         rows.push(row);
         let median = set.single.value_at_quantile(0.5) as f64;

@@ -64,7 +64,9 @@ impl Dice {
 
     /// One in ten goes to an address outside, into the blocks that policies name.
     fn connection(&mut self, endpoints: usize) -> Connection {
-        let outside = IpAddr::V4(Ipv4Addr::from_bits(0xc633_0000 | self.below(1 << 16) as u32));
+        let outside = IpAddr::V4(Ipv4Addr::from_bits(
+            0xc633_0000 | self.below(1 << 16) as u32,
+        ));
         let dst = match self.below(10) {
             0 => outside,
             _ => scale::address(self.below(endpoints)),

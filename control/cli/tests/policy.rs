@@ -108,13 +108,21 @@ fn test_passes_on_the_example_and_fails_with_one_line_per_verdict() {
     let table = &mut spoilt["cases"][0]["steps"][0]["tables"][0];
     let rows = table["rows"].as_object_mut().unwrap();
     let row = rows.values_mut().next().unwrap();
-    let turned = row.as_str().unwrap().replace('.', "Q").replace('X', ".").replace('Q', "X");
+    let turned = row
+        .as_str()
+        .unwrap()
+        .replace('.', "Q")
+        .replace('X', ".")
+        .replace('Q', "X");
     *row = turned.into();
     let folder = Folder::new(&[("spoilt.json", spoilt.to_string().as_bytes())]);
     let output = run(&["policy", "test", &folder.file("spoilt.json")]);
     assert_eq!(code(&output), 1);
     let lines = text(&output.stdout);
-    let failing = lines.lines().filter(|line| line.contains("must FAIL")).count();
+    let failing = lines
+        .lines()
+        .filter(|line| line.contains("must FAIL"))
+        .count();
     assert!(failing > 0, "{lines}");
     let (status, document) = json(&["policy", "test", &folder.file("spoilt.json")]);
     assert_eq!((status, &document["passed"]), (1, &false.into()));
@@ -125,7 +133,10 @@ fn test_passes_on_the_example_and_fails_with_one_line_per_verdict() {
 #[test]
 fn test_refuses_what_is_no_document_and_does_not_call_nothing_a_success() {
     let empty = r#"{"format": 1, "cases": []}"#;
-    let folder = Folder::new(&[("x.json", b"{\"format\": 1, \"cases\": [1"), ("e.json", empty.as_bytes())]);
+    let folder = Folder::new(&[
+        ("x.json", b"{\"format\": 1, \"cases\": [1"),
+        ("e.json", empty.as_bytes()),
+    ]);
     for file in ["x.json", "e.json", "absent.json"] {
         let output = run(&["policy", "test", &folder.file(file)]);
         assert_eq!(code(&output), 1, "{file}: {output:?}");
@@ -137,7 +148,10 @@ fn check_counts_objects_and_names_file_line_field_and_remedy() {
     let output = run(&["policy", "check", &branch("")]);
     assert_eq!(code(&output), 0, "{output:?}");
     let told = text(&output.stdout);
-    assert!(told.contains("4 files:") && told.contains("NetworkPolicy"), "{told}");
+    assert!(
+        told.contains("4 files:") && told.contains("NetworkPolicy"),
+        "{told}"
+    );
     assert!(told.contains("test document"), "{told}");
 
     let bad = SMALL.replace("ports: [{port: 80}]", "ports: [{port: 80, endPort: 70}]");
@@ -145,7 +159,10 @@ fn check_counts_objects_and_names_file_line_field_and_remedy() {
     let output = run(&["policy", "check", folder.path()]);
     assert_eq!(code(&output), 1);
     let told = text(&output.stdout).replace("\n    ", " ");
-    assert!(told.contains("bad.yaml:24") && told.contains("endPort"), "{told}");
+    assert!(
+        told.contains("bad.yaml:24") && told.contains("endPort"),
+        "{told}"
+    );
     assert!(told.contains("1 error, 0 warnings"), "{told}");
     let (status, document) = json(&["policy", "check", folder.path()]);
     assert_eq!((status, &document["valid"]), (1, &false.into()));
@@ -163,13 +180,19 @@ fn list_tells_tiers_selection_and_rules() {
     let output = run(&["policy", "list", &branch("")]);
     let told = text(&output.stdout);
     assert_fits_80_columns(&told);
-    assert!(told.contains("admin guests-stay-out priority 100"), "{told}");
+    assert!(
+        told.contains("admin guests-stay-out priority 100"),
+        "{told}"
+    );
     assert!(told.contains("allows nothing"), "{told}");
 
     let folder = Folder::new(&[("a.yaml", SMALL.as_bytes())]);
     let (_, document) = json(&["policy", "list", folder.path()]);
     let policy = &document["policies"][0];
-    assert_eq!((&policy["pods"], &policy["egress"]), (&1.into(), &Value::Null));
+    assert_eq!(
+        (&policy["pods"], &policy["egress"]),
+        (&1.into(), &Value::Null)
+    );
     assert_eq!(policy["ingress"][0]["peers"], "pods with app=q of a");
     assert_eq!(policy["ingress"][0]["ports"], "TCP/80");
 }
@@ -181,7 +204,10 @@ fn lint_reports_and_fails_only_when_strict() {
     let folder = Folder::new(&[("a.yaml", format!("{SMALL}{more}").as_bytes())]);
     let output = run(&["policy", "lint", folder.path()]);
     assert_eq!(code(&output), 0, "{output:?}");
-    assert!(text(&output.stdout).contains("selects no pod"), "{output:?}");
+    assert!(
+        text(&output.stdout).contains("selects no pod"),
+        "{output:?}"
+    );
     let (status, document) = json(&["policy", "lint", "--strict", folder.path()]);
     assert_eq!(status, 1);
     assert_eq!(document["findings"][0]["kind"], "selects-nothing");
@@ -200,12 +226,18 @@ fn explain_exits_with_the_verdict_and_names_file_and_line() {
     assert_eq!(code(&output), 0, "{output:?}");
     let told = text(&output.stdout);
     assert!(told.starts_with("allowed: a/q (10.0.0.2) -> a/p0 (10.0.0.1), TCP/80"));
-    assert!(told.replace("\n      ", " ").contains("a.yaml:23"), "{told}");
+    assert!(
+        told.replace("\n      ", " ").contains("a.yaml:23"),
+        "{told}"
+    );
     let output = ask("a/q@6", "a/p0", "udp/80");
     assert_eq!(code(&output), 4, "{output:?}");
     let told = text(&output.stdout).replace("\n      ", " ");
     assert!(told.starts_with("denied: a/q (fd00::2)"), "{told}");
-    assert!(told.contains("isolated by a/only-q") && told.contains("another protocol"), "{told}");
+    assert!(
+        told.contains("isolated by a/only-q") && told.contains("another protocol"),
+        "{told}"
+    );
     assert_eq!(code(&ask("203.0.113.9", "10.0.0.1", "TCP/80")), 4);
     assert_eq!(code(&ask("10.0.0.1", "203.0.113.9", "icmp")), 0);
     for (src, dst, port) in [
@@ -220,9 +252,18 @@ fn explain_exits_with_the_verdict_and_names_file_and_line() {
     }
     let output = ask("a/absent", "a/p0", "tcp/80");
     assert_eq!(code(&output), 1);
-    assert!(text(&output.stderr).contains("there is no pod"), "{output:?}");
-    let (status, document) =
-        json(&["explain", "a/q", "a/p0", "tcp/81", "--config", folder.path()]);
+    assert!(
+        text(&output.stderr).contains("there is no pod"),
+        "{output:?}"
+    );
+    let (status, document) = json(&[
+        "explain",
+        "a/q",
+        "a/p0",
+        "tcp/81",
+        "--config",
+        folder.path(),
+    ]);
     assert_eq!((status, &document["allow"]), (4, &false.into()));
     assert_eq!(document["ingress"]["isolated_by"][0]["name"], "a/only-q");
     assert_eq!(document["ingress"]["nearest"]["missing"], "port");
@@ -249,10 +290,20 @@ fn diff_names_objects_pairs_and_ports_and_the_flows_of_a_file() {
     let (status, document) = json(&["policy", "diff", &old, &open]);
     assert_eq!(status, 0);
     assert_eq!(document["objects"]["changed"][0], "NetworkPolicy a/only-q");
-    assert_eq!(document["changes"].as_array().unwrap().len(), 1, "{document:#}");
+    assert_eq!(
+        document["changes"].as_array().unwrap().len(),
+        1,
+        "{document:#}"
+    );
     let change = &document["changes"][0];
-    assert_eq!((&change["src"], &change["dst"]), (&"a/q".into(), &"a/p0".into()));
-    assert_eq!((&change["allow"], &change["ports"][0]), (&true.into(), &"TCP/81-89".into()));
+    assert_eq!(
+        (&change["src"], &change["dst"]),
+        (&"a/q".into(), &"a/p0".into())
+    );
+    assert_eq!(
+        (&change["allow"], &change["ports"][0]),
+        (&true.into(), &"TCP/81-89".into())
+    );
     let output = run(&["policy", "diff", &old, &open]);
     let told = text(&output.stdout);
     assert!(told.contains("opens a/q -> a/p0: TCP/81-89"), "{told}");
@@ -260,16 +311,28 @@ fn diff_names_objects_pairs_and_ports_and_the_flows_of_a_file() {
 
     let flows = folder.file("flows.json");
     let (_, document) = json(&["policy", "diff", &old, &closed, "--flows", &flows]);
-    assert_eq!((&document["cut"], &document["judged"]), (&1.into(), &2.into()));
+    assert_eq!(
+        (&document["cut"], &document["judged"]),
+        (&1.into(), &2.into())
+    );
     assert_eq!(document["changes"][0]["old"]["allow"], true);
-    assert_eq!(document["changes"][0]["new"]["ingress"]["nearest"]["missing"], "port");
+    assert_eq!(
+        document["changes"][0]["new"]["ingress"]["nearest"]["missing"],
+        "port"
+    );
     let output = run(&["policy", "diff", &old, &closed, "--flows", &flows]);
-    assert!(text(&output.stdout).contains("1 would be cut"), "{output:?}");
+    assert!(
+        text(&output.stdout).contains("1 would be cut"),
+        "{output:?}"
+    );
     // What stands elsewhere in the file is the same policy.
     let moved = format!("# a comment\n{SMALL}");
     std::fs::write(folder.0.path().join("moved.yaml"), moved).unwrap();
     let output = run(&["policy", "diff", &old, &folder.file("moved.yaml")]);
-    assert!(text(&output.stdout).contains("no object changes"), "{output:?}");
+    assert!(
+        text(&output.stdout).contains("no object changes"),
+        "{output:?}"
+    );
 }
 
 #[test]
@@ -278,7 +341,10 @@ fn flow_files_that_are_none_are_refused_with_their_place() {
         ("a.yaml", SMALL.as_bytes()),
         ("empty.json", b"\n"),
         ("half.json", b"{\"src\": \"a/q\""),
-        ("end.json", b"[{\"src\": \"q\", \"dst\": \"a/q\", \"protocol\": 6, \"port\": 1}]"),
+        (
+            "end.json",
+            b"[{\"src\": \"q\", \"dst\": \"a/q\", \"protocol\": 6, \"port\": 1}]",
+        ),
         ("utf8.json", b"\xff\xfe"),
     ]);
     let old = folder.file("a.yaml");
@@ -304,26 +370,40 @@ fn a_refused_object_stops_every_verb_that_would_answer_without_it() {
         let output = run(args);
         assert_eq!(code(&output), 1, "{output:?}");
         let told = text(&output.stderr);
-        assert!(told.contains("bad.yaml:24") && told.contains("policy check"), "{told}");
+        assert!(
+            told.contains("bad.yaml:24") && told.contains("policy check"),
+            "{told}"
+        );
     }
 }
 
 #[test]
 fn hostile_files_end_with_a_message_in_bounded_time() {
     let lol: String = (1..12)
-        .map(|at| format!("l{at}: &l{at} [{}]\n", vec![format!("*l{}", at - 1); 10].join(", ")))
+        .map(|at| {
+            format!(
+                "l{at}: &l{at} [{}]\n",
+                vec![format!("*l{}", at - 1); 10].join(", ")
+            )
+        })
         .collect();
     let lol = format!("l0: &l0 lol\n{lol}");
     let folder = Folder::new(&[
         ("huge.yaml", &vec![b'a'; 20 << 20]),
         ("deep.json", "[".repeat(200_000).as_bytes()),
-        ("deep.yaml", format!("a: {}", "[".repeat(200_000)).as_bytes()),
+        (
+            "deep.yaml",
+            format!("a: {}", "[".repeat(200_000)).as_bytes(),
+        ),
         ("lol.yaml", lol.as_bytes()),
         ("utf8.yaml", b"kind: \xff\xfe\n"),
         ("twice.yaml", b"kind: Pod\nkind: Pod\n"),
         ("cut.json", b"{\"kind\": \"Pod\", \"metadata\": {\"na"),
         ("nul.yaml", b"\0\0\0\0"),
-        ("wide.json", format!("[{}1]", "1,".repeat(3_000_000)).as_bytes()),
+        (
+            "wide.json",
+            format!("[{}1]", "1,".repeat(3_000_000)).as_bytes(),
+        ),
         ("empty.json", b""),
     ]);
     for entry in std::fs::read_dir(folder.path()).unwrap() {
@@ -382,7 +462,14 @@ fn every_verb_has_help_with_an_example_and_unknown_ones_are_usage_errors() {
 fn bench_policy_runs_quickly_and_prints_one_document() {
     let (status, document) = json(&["bench", "policy", "--quick"]);
     assert_eq!(status, 0);
-    assert_eq!((&document["bench"], &document["is_measurement"]), (&"policy".into(), &false.into()));
+    assert_eq!(
+        (&document["bench"], &document["is_measurement"]),
+        (&"policy".into(), &false.into())
+    );
     let names = document["verdict"]["checks"].as_array().unwrap();
-    assert!(names.iter().any(|it| it["name"] == "compile_ms" && it["at_most"] == 1000.0));
+    assert!(
+        names
+            .iter()
+            .any(|it| it["name"] == "compile_ms" && it["at_most"] == 1000.0)
+    );
 }

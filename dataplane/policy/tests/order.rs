@@ -165,11 +165,17 @@ fn names_and_order_of_files_and_how_objects_share_them_never_matter() {
         for _ in 0..300 {
             let conn = dice.connection();
             let verdict = table.judge(&conn).allow;
-            assert_eq!(verdict, expected.judge(&conn).allow, "{conn:?} with {files:?}");
+            assert_eq!(
+                verdict,
+                expected.judge(&conn).allow,
+                "{conn:?} with {files:?}"
+            );
             if verdict { allowed += 1 } else { denied += 1 }
         }
     }
     assert!(allowed > 1000 && denied > 1000, "{allowed} {denied}");
     // The dice know policies that are audited, too.
-    assert!((0..200).any(|_| matches!(dice.change(), Change::SetPolicy(it) if it.mode == Mode::Audit)));
+    assert!(
+        (0..200).any(|_| matches!(dice.change(), Change::SetPolicy(it) if it.mode == Mode::Audit))
+    );
 }

@@ -187,7 +187,10 @@ fn for_people(found: &Found) -> String {
             for change in changes.iter().take(LINES_MAX) {
                 text += &reasons(&change.old.to_string(), &change.new.to_string());
             }
-            more(&mut text, changes.len().saturating_sub(LINES_MAX) + left_out);
+            more(
+                &mut text,
+                changes.len().saturating_sub(LINES_MAX) + left_out,
+            );
             let cut = changes.iter().filter(|it| !it.new.verdict.allow).count();
             text += &print::wrapped(
                 &format!(
@@ -237,7 +240,10 @@ fn matrix_for_people(matrix: &Matrix) -> String {
         };
         text += &print::wrapped(&format!("    {why}"), 6);
     }
-    more(&mut text, groups.len().saturating_sub(LINES_MAX) + matrix.left_out);
+    more(
+        &mut text,
+        groups.len().saturating_sub(LINES_MAX) + matrix.left_out,
+    );
     let cut = matrix.changes.iter().filter(|it| !it.allow).count();
     let opened = matrix.changes.len() - cut;
     text += &print::wrapped(

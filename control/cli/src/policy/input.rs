@@ -50,9 +50,7 @@ impl Manifests {
     /// Refused objects: an answer without them would be a wrong one.
     pub fn into_cluster(self) -> anyhow::Result<Cluster> {
         let errors = self.loaded.diagnostics.iter();
-        let errors: Vec<_> = errors
-            .filter(|it| it.severity == Severity::Error)
-            .collect();
+        let errors: Vec<_> = errors.filter(|it| it.severity == Severity::Error).collect();
         if self.loaded.has_errors() {
             for error in errors.iter().take(ERRORS_SHOWN_MAX) {
                 eprintln!("{error}");

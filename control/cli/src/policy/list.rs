@@ -187,7 +187,13 @@ fn cluster_rule_view(rule: &ClusterRule) -> RuleView {
         }
     });
     let name = rule.name.as_ref().map(ToString::to_string);
-    rule_of(action, name, words(peers), rule.ports.as_deref(), &rule.source)
+    rule_of(
+        action,
+        name,
+        words(peers),
+        rule.ports.as_deref(),
+        &rule.source,
+    )
 }
 
 fn rule_of(

@@ -60,7 +60,11 @@ mod tests {
         let text = wrapped(&line, 4);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("  word"));
-        assert!(lines[1..].iter().all(|it| it.starts_with("    ") && !it.starts_with("     ")));
+        assert!(
+            lines[1..]
+                .iter()
+                .all(|it| it.starts_with("    ") && !it.starts_with("     "))
+        );
         assert_eq!(lines.iter().filter(|it| it.len() > 80).count(), 1);
         assert_eq!(
             text.split_whitespace().collect::<Vec<_>>(),

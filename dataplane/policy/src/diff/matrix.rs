@@ -74,14 +74,7 @@ impl Matrix {
         matrix
     }
 
-    fn pair(
-        &mut self,
-        src: &EndGroup,
-        dst: &EndGroup,
-        spans: &[PortSpan],
-        old: &Side,
-        new: &Side,
-    ) {
+    fn pair(&mut self, src: &EndGroup, dst: &EndGroup, spans: &[PortSpan], old: &Side, new: &Side) {
         // Between two that no policy protects nothing can change, unless one of them was a pod before: then the
         // tables say so.
         let pairs = [src.v4.zip(dst.v4), src.v6.zip(dst.v6)];
@@ -105,8 +98,7 @@ impl Matrix {
         for allow in [false, true] {
             let [four, six] = [&v4, &v6].map(|it| &it.ports[usize::from(allow)]);
             let alike = four == six;
-            for (families, found, ports) in
-                [([true, alike], &v4, four), ([false, true], &v6, six)]
+            for (families, found, ports) in [([true, alike], &v4, four), ([false, true], &v6, six)]
             {
                 let again = alike && !families[0];
                 let example = found.examples[usize::from(allow)].filter(|_| !again);

@@ -102,7 +102,12 @@ fn nowhere() -> Source {
 fn placeless(policy: &NetworkPolicy) -> NetworkPolicy {
     let mut policy = policy.clone();
     policy.source = nowhere();
-    for rule in policy.ingress.iter_mut().chain(&mut policy.egress).flatten() {
+    for rule in policy
+        .ingress
+        .iter_mut()
+        .chain(&mut policy.egress)
+        .flatten()
+    {
         rule.source = nowhere();
     }
     policy

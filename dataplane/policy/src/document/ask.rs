@@ -133,7 +133,16 @@ mod tests {
             })
         );
         for bad in [
-            "", "tcp", "tcp/", "tcp/0", "tcp/65536", "tcp/http", "icmp/8", "256", "xyz/1", "/1",
+            "",
+            "tcp",
+            "tcp/",
+            "tcp/0",
+            "tcp/65536",
+            "tcp/http",
+            "icmp/8",
+            "256",
+            "xyz/1",
+            "/1",
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
@@ -144,7 +153,10 @@ mod tests {
         let read = |text: &str| text.parse::<End>();
         assert_eq!(read("10.0.0.1"), read("ip:10.0.0.1"));
         assert_eq!(read("fd00::1"), read("ip:fd00::1"));
-        assert_eq!(read("a/b@6").map(|it| it.to_string()), Ok("a/b@6".to_owned()));
+        assert_eq!(
+            read("a/b@6").map(|it| it.to_string()),
+            Ok("a/b@6".to_owned())
+        );
         assert!(read("node:gw").is_ok());
         for bad in ["", "shop", "10.0.0", "a/b@5", "ip:x"] {
             assert!(read(bad).is_err(), "{bad}");
