@@ -130,6 +130,8 @@ pub struct Check {
     pub value: f64,
     /// The least that is wanted, if anything is.
     pub at_least: Option<f64>,
+    /// The most that is wanted, if anything is.
+    pub at_most: Option<f64>,
     /// Whether it was reached; true where nothing is wanted.
     pub holds: bool,
 }
@@ -192,7 +194,28 @@ impl Check {
             name: name.into(),
             value,
             at_least: Some(target),
+            at_most: None,
             holds: value >= target,
+        }
+    }
+
+    /// A check of `value` against the most that is wanted.
+    pub fn at_most(name: impl Into<String>, value: f64, target: f64) -> Self {
+        Self {
+            name: name.into(),
+            value,
+            at_least: None,
+            at_most: Some(target),
+            holds: value <= target,
+        }
+    }
+
+    /// What is wanted, in words; `None` where nothing is.
+    pub fn wanted(&self) -> Option<String> {
+        match (self.at_least, self.at_most) {
+            (Some(target), _) => Some(format!("{} or more", table::significant(target))),
+            (None, Some(target)) => Some(format!("{} or less", table::significant(target))),
+            (None, None) => None,
         }
     }
 
@@ -202,6 +225,7 @@ impl Check {
             name: name.into(),
             value,
             at_least: None,
+            at_most: None,
             holds: true,
         }
     }
@@ -210,7 +234,7 @@ impl Check {
 impl Verdict {
     /// What these checks come to. What is no measurement passes nothing and misses nothing.
     pub fn of(checks: Vec<Check>, is_measurement: bool) -> Self {
-        let has_targets = checks.iter().any(|check| check.at_least.is_some());
+        let has_targets = checks.iter().any(|check| check.wanted().is_some());
         let outcome = match checks.iter().all(|check| check.holds) {
             _ if !is_measurement || !has_targets => Outcome::None,
             true => Outcome::Pass,
@@ -458,6 +482,9 @@ pub(crate) mod tests {
         let check = |value| Check::at_least("x", value, 0.75);
         assert_eq!(Verdict::of(vec![check(0.74)], true).outcome, Outcome::Miss);
         assert_eq!(Verdict::of(vec![check(0.75)], true).outcome, Outcome::Pass);
+        let check = |value| Check::at_most("x", value, 10.0);
+        assert_eq!(Verdict::of(vec![check(10.1)], true).outcome, Outcome::Miss);
+        assert_eq!(Verdict::of(vec![check(9.9)], true).outcome, Outcome::Pass);
         let figure = Check::figure("x", 0.0);
         assert_eq!(Verdict::of(vec![figure], true).outcome, Outcome::None);
     }

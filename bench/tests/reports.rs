@@ -8,7 +8,7 @@
 mod common;
 
 use common::faults;
-use patronus_bench::{AeadOptions, EngineOptions, Outcome, Report};
+use patronus_bench::{AeadOptions, EngineOptions, Outcome, PolicyOptions, Report};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../schema/report-v1.json");
@@ -41,14 +41,26 @@ fn quick_engine(workers: usize) -> Report {
     .unwrap()
 }
 
+fn quick_policy() -> Report {
+    patronus_bench::policy::policy(&PolicyOptions {
+        policies: 10_000,
+        endpoints: 100_000,
+        core: None,
+        trials: 5,
+        quick: true,
+        command: "patronus bench policy --quick".to_owned(),
+    })
+    .unwrap()
+}
+
 fn faults_of(document: &Value) -> Vec<String> {
     let schema = serde_json::from_str(SCHEMA).unwrap();
     faults(&schema, &schema, document, "$")
 }
 
 #[test]
-fn what_both_benches_write_fits_the_schema() {
-    for report in [quick_aead(), quick_engine(1)] {
+fn what_every_bench_writes_fits_the_schema() {
+    for report in [quick_aead(), quick_engine(1), quick_policy()] {
         let document: Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
         assert_eq!(faults_of(&document), Vec::<String>::new());
         assert!(!document["rows"].as_array().unwrap().is_empty());

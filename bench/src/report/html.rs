@@ -63,13 +63,13 @@ fn verdict(report: &Report) -> String {
     let with_target = report.verdict.checks.iter();
     let items: String = with_target
         .filter_map(|check| {
-            let target = table::significant(check.at_least?);
+            let wanted = check.wanted()?;
             let (class, word) = match check.holds {
                 true => ("pass", "met"),
                 false => ("miss", "missed"),
             };
             Some(format!(
-                "<li class=\"{class}\">{} = {} (wanted {target} or more: {word})</li>\n",
+                "<li class=\"{class}\">{} = {} (wanted {wanted}: {word})</li>\n",
                 escape(&check.name),
                 table::significant(check.value)
             ))

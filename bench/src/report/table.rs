@@ -124,13 +124,12 @@ pub(super) fn text(report: &Report) -> String {
     }
     text += "\n";
     for check in &report.verdict.checks {
-        if let Some(target) = check.at_least {
+        if let Some(wanted) = check.wanted() {
             let word = if check.holds { "met" } else { "MISSED" };
             let line = format!(
-                "{} = {}, wanted {} or more: {word}",
+                "{} = {}, wanted {wanted}: {word}",
                 check.name,
                 significant(check.value),
-                significant(target)
             );
             wrap(&mut text, "target", &line);
         }

@@ -4,6 +4,7 @@ mod bench;
 mod keys;
 mod lab_bench;
 mod lab_report;
+mod policy;
 mod verbs;
 
 use std::path::PathBuf;
@@ -28,6 +29,12 @@ enum Verb {
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Check, test, list and compare policies: Kubernetes NetworkPolicy in files
+    #[command(subcommand)]
+    Policy(policy::PolicyVerb),
+    /// Say whether a connection is allowed, and by which rule of which file
+    #[command(after_help = policy::EXPLAIN_HELP)]
+    Explain(policy::ExplainArgs),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),
@@ -108,6 +115,8 @@ enum BenchVerb {
     Aead(bench::AeadArgs),
     /// The engine in memory, without a kernel, as a fraction of that limit
     Engine(bench::EngineArgs),
+    /// Policy tables at scale: compiling, changing, judging, memory
+    Policy(bench::PolicyArgs),
     /// What two gateways carry, at what delay and with what loss, after RFC 2544
     Throughput(lab_bench::ThroughputArgs),
     /// Handshakes per second, and what an established peer keeps during an initiation flood

@@ -1,6 +1,6 @@
 //! From a parsed command line to the crate that does the work, and from its outcome to an exit code.
 //!
-//! 0 done, 1 failed, 2 the command line or this machine cannot do it.
+//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 4 denied by policy.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -16,31 +16,41 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys,
-    lab_bench, lab_report,
+    lab_bench, lab_report, policy,
 };
 
 /// Runs a verb.
 pub fn dispatch(verb: Verb) -> ExitCode {
+    let done = |()| 0;
     let outcome = match verb {
-        Verb::Run(args) => run(args),
-        Verb::Config(ConfigVerb::Check { file }) => check(&file),
-        Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out),
-        Verb::Genkey => keys::genkey(),
-        Verb::Pubkey => keys::pubkey(),
-        Verb::Genpsk => keys::genpsk(),
-        Verb::Demo(args) => demo(&args),
-        Verb::Bench(BenchVerb::Aead(args)) => bench::aead(args),
-        Verb::Bench(BenchVerb::Engine(args)) => bench::engine(args),
-        Verb::Bench(BenchVerb::Throughput(args)) => lab_bench::throughput(args),
-        Verb::Bench(BenchVerb::Handshakes(args)) => lab_bench::handshakes(&args),
-        Verb::Bench(BenchVerb::Compare(args)) => compare(args),
+        Verb::Run(args) => run(args).map(done),
+        Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
+        Verb::Policy(verb) => policy::run(verb),
+        Verb::Explain(args) => policy::explain(&args),
+        Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
+        Verb::Genkey => keys::genkey().map(done),
+        Verb::Pubkey => keys::pubkey().map(done),
+        Verb::Genpsk => keys::genpsk().map(done),
+        Verb::Demo(args) => demo(&args).map(done),
+        Verb::Bench(verb) => measure(verb).map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("patronus: {error:#}");
             ExitCode::from(patronus_lab::exit_code(&error))
         }
+    }
+}
+
+fn measure(verb: BenchVerb) -> anyhow::Result<()> {
+    match verb {
+        BenchVerb::Aead(args) => bench::aead(args),
+        BenchVerb::Engine(args) => bench::engine(args),
+        BenchVerb::Policy(args) => bench::policy(args),
+        BenchVerb::Throughput(args) => lab_bench::throughput(args),
+        BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
+        BenchVerb::Compare(args) => compare(args),
     }
 }
 

@@ -35,7 +35,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-lab", &["patronus-packet", "patronus-tunnel"]),
     (
         "patronus-bench",
-        &["patronus-engine", "patronus-packet", "patronus-tunnel"],
+        &[
+            "patronus-engine",
+            "patronus-packet",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     (
         "patronus-cli",
@@ -45,6 +50,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-config",
             "patronus-gateway",
             "patronus-lab",
+            "patronus-policy",
         ],
     ),
 ];

@@ -99,7 +99,7 @@ pub(crate) struct Report {
 impl Report {
     pub(crate) fn new(file: &str) -> Self {
         Self {
-            file: quote(file).into(),
+            file: quote_path(file).into(),
             object: None,
             object_errors: 0,
             diagnostics: Vec::new(),
@@ -114,7 +114,7 @@ impl Report {
     }
 
     pub(crate) fn set_file(&mut self, file: &str) {
-        self.file = quote(file).into();
+        self.file = quote_path(file).into();
     }
 
     /// What follows is about that object.
@@ -165,14 +165,23 @@ impl Report {
 
 /// Outside text made fit for a message: control characters escaped, at most 80 characters.
 pub(crate) fn quote(text: &str) -> String {
+    quote_up_to(text, QUOTE_CHARS_MAX)
+}
+
+/// The name of a file, whose end tells more than its beginning.
+fn quote_path(path: &str) -> String {
+    quote_up_to(path, PATH_CHARS_MAX)
+}
+
+fn quote_up_to(text: &str, chars_max: usize) -> String {
     let mut quoted = String::new();
-    for char in text.chars().take(QUOTE_CHARS_MAX) {
+    for char in text.chars().take(chars_max) {
         match char {
             '"' | '\'' | '\\' => quoted.push(char),
             _ => quoted.extend(char.escape_debug()),
         }
     }
-    if text.chars().nth(QUOTE_CHARS_MAX).is_some() {
+    if text.chars().nth(chars_max).is_some() {
         quoted.push('…');
     }
     quoted
@@ -181,4 +190,6 @@ pub(crate) fn quote(text: &str) -> String {
 /// How many errors, and how many warnings, one run lists.
 pub const DIAGNOSTICS_MAX: usize = 1000;
 const QUOTE_CHARS_MAX: usize = 80;
+/// As long as Linux takes paths.
+const PATH_CHARS_MAX: usize = 4096;
 const NAME_LEN_MAX: usize = 63;

@@ -120,6 +120,20 @@ pub enum DirectionReport {
     Contested,
 }
 
+impl DirectionReport {
+    /// Whether this direction denies the connection.
+    pub fn denies(&self) -> bool {
+        match self {
+            Self::Denied(_) | Self::Isolated { .. } | Self::Contested => true,
+            Self::NotAPod
+            | Self::OwnAddress
+            | Self::OwnNode
+            | Self::NotIsolated
+            | Self::Allowed(_) => false,
+        }
+    }
+}
+
 /// A rule that nearly allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Miss {

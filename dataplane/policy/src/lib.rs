@@ -11,12 +11,14 @@
 //! Pure: no files, no clock, no sockets.
 
 pub mod cluster;
+pub mod diff;
 pub mod document;
 pub mod manifest;
 pub mod model;
 pub mod node;
 pub mod rows;
 pub mod scale;
+pub mod view;
 
 mod addresses;
 mod compiler;

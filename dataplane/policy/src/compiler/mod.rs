@@ -236,6 +236,11 @@ impl Compiler {
         Arc::clone(&self.published)
     }
 
+    /// The tables of the cluster as it stands, borrowed.
+    pub(crate) fn current(&self) -> &PolicyTable {
+        &self.published
+    }
+
     fn note(&mut self, change: Change) {
         match change {
             Change::SetNamespace(it) => self.set_namespace(it),

@@ -4,10 +4,12 @@
 //! [`Document::parse`] and run with [`Document::run`] against anything that is a [`Judge`], both on an engine that
 //! took every change one by one and on one that is built afresh for each step.
 
+mod ask;
 mod ops;
 mod parse;
 mod report;
 mod run;
+mod tables;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,6 +18,7 @@ use crate::cluster::Cluster;
 use crate::diagnostic::Diagnostic;
 use crate::manifest::Loaded;
 use crate::model::{Change, Connection, ObjectName, Text};
+pub use ask::connection;
 use ops::Op;
 pub use report::{Failure, Level, Scope, Tally, TestReport};
 
@@ -125,16 +128,17 @@ enum ProbeKind {
     Unsolicited { sport: u16 },
 }
 
+/// A protocol and a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Transport {
+pub struct Transport {
     /// As the document spells it; `None` is ICMP of the family at hand.
     number: Option<u8>,
     port: u16,
 }
 
-/// An end of a probe.
+/// An end of a probe: a pod, a node, or an address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct End {
+pub struct End {
     place: EndPlace,
     family: Option<Family>,
 }

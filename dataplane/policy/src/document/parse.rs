@@ -554,7 +554,7 @@ fn end(node: &Node, path: &Path<'_>, report: &mut Report) -> Option<End> {
     parsed
 }
 
-fn parse_end(text: &str) -> Option<End> {
+pub(super) fn parse_end(text: &str) -> Option<End> {
     if let Some(address) = text.strip_prefix("ip:") {
         let place = EndPlace::Address(address.parse().ok()?);
         return Some(End {

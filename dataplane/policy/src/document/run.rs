@@ -250,18 +250,18 @@ fn word(allow: bool) -> &'static str {
 }
 
 /// A cell of a table or a probe, on its way to a connection.
-struct Asked<'p> {
-    list: &'static str,
-    at: usize,
-    src: &'p End,
-    dst: &'p End,
-    transport: Transport,
-    kind: ProbeKind,
-    because: &'p str,
+pub(super) struct Asked<'p> {
+    pub(super) list: &'static str,
+    pub(super) at: usize,
+    pub(super) src: &'p End,
+    pub(super) dst: &'p End,
+    pub(super) transport: Transport,
+    pub(super) kind: ProbeKind,
+    pub(super) because: &'p str,
 }
 
 impl Asked<'_> {
-    fn connection(&self, state: &Cluster) -> Result<Connection, String> {
+    pub(super) fn connection(&self, state: &Cluster) -> Result<Connection, String> {
         let (sources, targets) = (self.src.addresses(state)?, self.dst.addresses(state)?);
         let (mut src, mut dst) = (sources[0], targets[0]);
         // First addresses of different families are no connection: the other end's first one of the same family is

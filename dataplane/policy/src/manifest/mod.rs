@@ -277,6 +277,10 @@ impl Loader {
             Some((map, kind?, version?))
         });
         let Some((map, kind, version)) = header else {
+            if report.object_errors() == 0 && is_test_document(node) {
+                let message = "ignored: a policy test document is no manifest; `patronus policy test` runs it";
+                return report.warn(node.line, &path, message);
+            }
             if report.object_errors() == 0 {
                 let message = "kind or apiVersion is missing: every manifest says what it is";
                 report.error(node.line, &path, message);
@@ -389,6 +393,12 @@ impl Loader {
             None => drop(self.unreadable.insert(self.report.file().clone())),
         }
     }
+}
+
+/// Operators keep test documents beside their manifests.
+fn is_test_document(node: &node::Node) -> bool {
+    let has = |key| node.field(key).is_some();
+    has("format") && (has("cases") || has("validation")) && !has("kind") && !has("apiVersion")
 }
 
 /// What the items of a typed list are; they need not say it themselves.
