@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
+use patronus_aead::Backend;
+
 use crate::cipher::Cipher;
 use crate::pin;
 use crate::report::{
@@ -36,6 +38,7 @@ const SIZE_MAX: usize = 65_535;
 
 /// Both directions of one size, a value per trial.
 struct Case {
+    backend: Backend,
     size: usize,
     cipher: Cipher,
     seal_ns: Vec<f64>,
@@ -73,13 +76,16 @@ pub fn aead(options: &AeadOptions) -> Result<Report> {
 }
 
 fn run(sizes: &[usize], trials: usize, seconds: f64) -> Vec<Case> {
-    let mut cases: Vec<Case> = sizes
-        .iter()
-        .map(|size| Case {
-            size: *size,
-            cipher: Cipher::new(*size),
-            seal_ns: Vec::with_capacity(trials),
-            open_ns: Vec::with_capacity(trials),
+    let mut cases: Vec<Case> = Backend::available()
+        .flat_map(|backend| sizes.iter().map(move |size| (backend, *size)))
+        .filter_map(|(backend, size)| {
+            Some(Case {
+                backend,
+                size,
+                cipher: Cipher::with_backend(backend, size)?,
+                seal_ns: Vec::with_capacity(trials),
+                open_ns: Vec::with_capacity(trials),
+            })
         })
         .collect();
     let time = Duration::from_secs_f64(seconds);
@@ -121,9 +127,10 @@ fn report(
     let mut rows = Vec::new();
     let mut checks = Vec::new();
     let mut series = Vec::new();
-    for direction in ["seal", "open"] {
+    let lines = Backend::available().flat_map(|it| ["seal", "open"].map(|way| (it, way)));
+    for (backend, direction) in lines {
         let mut points = Vec::new();
-        for case in &cases {
+        for case in cases.iter().filter(|case| case.backend == backend) {
             let ns = match direction {
                 "seal" => &case.seal_ns,
                 _ => &case.open_ns,
@@ -137,9 +144,13 @@ fn report(
             });
             if case.size == 1420 {
                 let gbps = bits_per_s.median / 1e9;
-                checks.push(Check::figure(format!("{direction}_1420_gbps"), gbps));
+                checks.push(Check::figure(
+                    format!("{backend}_{direction}_1420_gbps"),
+                    gbps,
+                ));
             }
             let row = Row::default()
+                .label("cipher", backend.to_string())
                 .label("bytes", case.size as u64)
                 .label("direction", direction)
                 .figure("ns_per_packet", Figure::new("ns", ns.clone()))
@@ -148,7 +159,7 @@ fn report(
             rows.push(row);
         }
         series.push(Series {
-            name: direction.to_owned(),
+            name: format!("{backend}, {direction}"),
             points,
         });
     }
@@ -156,7 +167,10 @@ fn report(
         ("core".to_owned(), core.into()),
         ("trials".to_owned(), trials.into()),
         ("trial_s".to_owned(), seconds.into()),
-        ("cipher".to_owned(), "ring ChaCha20-Poly1305".into()),
+        (
+            "gateway_takes".to_owned(),
+            Backend::best().to_string().into(),
+        ),
         ("where".to_owned(), "in place, first-level cache".into()),
         ("value".to_owned(), "median batch of each trial".into()),
     ]);
@@ -198,6 +212,7 @@ pub(crate) fn per_second(ns: &[f64], amount: f64) -> Figure {
 
 fn columns() -> Vec<Column> {
     vec![
+        Column::label("cipher", "cipher"),
         Column::label("bytes", "bytes"),
         Column::label("direction", "direction"),
         Column::median("ns/packet", "ns_per_packet", 1.0, 1),

@@ -6,6 +6,7 @@
 
 mod cases;
 mod scaling;
+mod stages;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -125,6 +126,7 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
     let core = pin::choose(options.core)?;
     let mut report = empty_report(options, env, core, conduct);
     let mhz = report.env.cpu_mhz;
+    let mut staged = Vec::new();
     pin::on_core(core, || {
         for (at, case) in cases.iter().enumerate() {
             eprintln!("bench engine: case {} of {}: {case}", at + 1, cases.len());
@@ -140,6 +142,9 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
                 }
                 report.rows.push(row(case, direction, &measured, mhz));
             }
+            if stages::is_metered(case) {
+                staged.extend(stages::measure(case, conduct)?);
+            }
         }
         Ok(())
     })?;
@@ -150,6 +155,15 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
         rows: (0..report.rows.len()).collect(),
     });
     report.plots = plots(&report.rows);
+    let first = report.rows.len();
+    report.rows.extend(staged);
+    report.tables.push(Table {
+        title:
+            "Where the time goes: one flow, one peer, a run of its own with a clock at every stage"
+                .to_owned(),
+        columns: stages::columns(),
+        rows: (first..report.rows.len()).collect(),
+    });
     if options.workers > 1 {
         let scaling = scaling::measure(options.workers, conduct)?;
         let first = report.rows.len();
@@ -190,7 +204,7 @@ fn conduct(options: &EngineOptions) -> Result<Conduct> {
 
 fn empty_report(options: &EngineOptions, env: Env, core: usize, conduct: Conduct) -> Report {
     let notes = vec![
-        "policy is not built yet, so every figure is without it".to_owned(),
+        "no policy is in force: `patronus bench policy` measures that".to_owned(),
         "cycles are nanoseconds times the clock of /proc/cpuinfo, not counted ones".to_owned(),
         "single packets are UDP with finished checksums, superpackets TCP as the kernel's TSO gives them; what is \
          opened is joined (TSO, USO); each packet belongs to the next flow in turn, which is the worst for caches"

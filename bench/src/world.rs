@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
+use patronus_engine::stages::StageTimes;
 use patronus_engine::{Engine, EngineConfig, Generation, PeerId, PeerSpec, PeerStats, Snapshot};
 use patronus_packet::{Endpoint, Joining, Prefix, TrainLimits, TunFrame, UdpFrame};
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
@@ -133,6 +134,18 @@ impl World {
     /// The traffic.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Has the hub book its time on stages, or stops that.
+    pub fn meter_stages(&mut self, on: bool) {
+        self.hub
+            .engine
+            .meter_stages(on.then_some(clock_ns as fn() -> u64));
+    }
+
+    /// Where the hub's time went since then.
+    pub fn stage_times(&self) -> Option<StageTimes> {
+        self.hub.engine.stage_times()
     }
 
     /// Flows that lost their place in the hub's table.
@@ -483,6 +496,12 @@ fn peer(
         stats: Arc::new(PeerStats::default()),
         lanes: Vec::new(),
     }
+}
+
+/// Nanoseconds since the first call.
+pub fn clock_ns() -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    BEGAN.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
 fn prefix(addr: Ipv4Addr, len: u8) -> Prefix {

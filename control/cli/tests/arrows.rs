@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
     (
         "patronus-bench",
         &[
+            "patronus-aead",
             "patronus-engine",
             "patronus-packet",
             "patronus-policy",

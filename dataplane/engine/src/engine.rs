@@ -20,6 +20,7 @@ use crate::pipeline::{self, Flight};
 use crate::policing::Policing;
 use crate::rule_counts::RuleCounts;
 use crate::snapshot::{PeerId, PeerSpec, Snapshot};
+use crate::stages::{Stage, StageTimes, Stages};
 
 /// Bytes of each output slab: several superpackets, and still at home in a second-level cache.
 const SLAB_BYTES: usize = 1 << 20;
@@ -109,6 +110,8 @@ pub struct Engine {
     pub(crate) counters: Counters,
     /// The inner flow of the datagram before, so that a train costs one look-up.
     pub(crate) flight: Option<Flight>,
+    /// Where time goes, while somebody asks.
+    pub(crate) stages: Stages,
     /// Peers whose waiting packets did not fit into the last output.
     pub(crate) unflushed: VecDeque<Slot>,
     events: VecDeque<Event>,
@@ -156,6 +159,7 @@ impl Engine {
             handoffs: Vec::new(),
             counters: Counters::default(),
             flight: None,
+            stages: Stages::default(),
             unflushed: VecDeque::new(),
             events: VecDeque::new(),
             published: Arc::default(),
@@ -210,6 +214,16 @@ impl Engine {
         self.wants_tun
     }
 
+    /// Books time on stages from here on by that clock, beginning at nothing; `None` ends it.
+    pub fn meter_stages(&mut self, clock: Option<fn() -> u64>) {
+        self.stages.set_clock(clock);
+    }
+
+    /// Where time went since [`meter_stages`](Self::meter_stages).
+    pub fn stage_times(&self) -> Option<StageTimes> {
+        self.stages.times()
+    }
+
     /// The configuration in force.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
@@ -227,6 +241,7 @@ impl Engine {
 
     /// Packets from the TUN. Returns how many frames were taken: the rest wants the outputs drained first.
     pub fn handle_tun(&mut self, frames: &mut [TunFrame], now: Instant) -> usize {
+        self.stages.begin();
         let taken = take_until_full(frames, |frame| pipeline::outbound(self, frame, now));
         self.finish();
         taken
@@ -234,8 +249,10 @@ impl Engine {
 
     /// Datagrams from an uplink. Returns how many frames were taken: the rest wants the outputs drained first.
     pub fn handle_udp(&mut self, frames: &mut [UdpFrame], now: Instant) -> usize {
+        self.stages.begin();
         let taken = take_until_full(frames, |frame| pipeline::inbound(self, frame, now));
         self.finish();
+        self.stages.lap(Stage::Join);
         taken
     }
 

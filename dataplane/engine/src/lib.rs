@@ -26,6 +26,7 @@ pub mod seqlock;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod snapshot;
+pub mod stages;
 mod sync;
 #[cfg(test)]
 mod tests;

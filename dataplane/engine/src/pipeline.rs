@@ -32,6 +32,7 @@ use crate::peers::{OwnedPeer, Slot};
 use crate::policing::{self, Case, Look};
 use crate::refusal;
 use crate::snapshot::PeerId;
+use crate::stages::Stage;
 
 /// Room for the largest waiting packet, sealed.
 const STAGED_ROOM: usize = patronus_packet::frame::FRAME_DATA_MAX + 16 + DATA_OVERHEAD;
@@ -69,9 +70,13 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
         return true;
     }
     count_tun(engine, packets, frame.buf.len());
+    engine.stages.lap(Stage::Parse);
     let look = Look::at(frame.buf.data(), &info, engine.snapshot.policy());
     let peer = match flow_outbound(engine, &info, look, packets, frame.buf.len(), now) {
-        Ok(peer) => peer,
+        Ok(peer) => {
+            engine.stages.lap(Stage::Flow);
+            peer
+        }
         Err(reason) => {
             engine.counters.drop(reason, packets);
             if reason == DropReason::PolicyDeniedOut {
@@ -391,6 +396,7 @@ fn seal(
     }
     let mut sealed_bytes = 0;
     while let Some(segment) = cutter.next_segment(padding) {
+        engine.stages.lap(Stage::Cut);
         match peer.tunnel.seal(segment.padded, engine.udp_out.room(), now) {
             Some(len) => {
                 engine.udp_out.commit(len, &endpoint);
@@ -398,6 +404,7 @@ fn seal(
             }
             None => engine.counters.drop(DropReason::DataNoSession, 1),
         }
+        engine.stages.lap(Stage::Seal);
     }
     engine.peers.count(slot, 0, sealed_bytes);
 }
@@ -596,9 +603,11 @@ fn data(
     };
     let id = peer.spec.id;
     let had_session = peer.tunnel.has_session();
+    engine.stages.lap(Stage::Session);
     let opened = peer
         .tunnel
         .open(datagram, counter, engine.tun_out.room(), now);
+    engine.stages.lap(Stage::Open);
     match opened {
         Err(Refused::InnerMalformed) => {
             lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD, now)
@@ -656,9 +665,14 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant
         }
     };
     let look = Look::at(packet, &info, engine.snapshot.policy());
+    engine.stages.lap(Stage::Parse);
     match flow_inbound(engine, &info, look, id, len, now) {
-        // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
-        Ok(()) => engine.tun_out.commit(usize::from(info.total_len), &info),
+        Ok(()) => {
+            engine.stages.lap(Stage::Flow);
+            // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
+            engine.tun_out.commit(usize::from(info.total_len), &info);
+            engine.stages.lap(Stage::Join);
+        }
         Err(reason) => {
             engine.counters.drop(reason, 1);
             if reason == DropReason::PolicyDeniedIn {
