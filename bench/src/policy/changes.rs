@@ -51,7 +51,7 @@ impl Kind {
     }
 }
 
-/// About `wanted` bursts of a kind, spread over all objects.
+/// As many bursts of a kind, of different objects all over the cluster.
 pub fn bursts(kind: Kind, objects: &[Change], wanted: usize) -> Vec<Burst> {
     let of_kind = objects.iter().filter(|it| match it {
         Change::SetPod(_) => !kind.is_of_policy(),
@@ -59,9 +59,11 @@ pub fn bursts(kind: Kind, objects: &[Change], wanted: usize) -> Vec<Burst> {
         _ => false,
     });
     let of_kind: Vec<&Change> = of_kind.collect();
-    let step = (of_kind.len() / wanted.max(1)).max(1);
-    let spread = of_kind.iter().step_by(step).take(wanted).enumerate();
-    spread.map(|(at, object)| burst(kind, at, object)).collect()
+    // Objects of one namespace lie a constant distance apart: a prime stride takes them from all namespaces alike.
+    let spread = (0..wanted.min(of_kind.len())).map(|at| (at, at * STRIDE % of_kind.len()));
+    spread
+        .map(|(at, index)| burst(kind, at, of_kind[index]))
+        .collect()
 }
 
 fn burst(kind: Kind, at: usize, object: &Change) -> Burst {
@@ -113,3 +115,6 @@ fn burst(kind: Kind, at: usize, object: &Change) -> Burst {
         },
     }
 }
+
+/// A prime above every number of objects.
+const STRIDE: usize = 1_000_003;

@@ -160,13 +160,13 @@ fn check_counts_objects_and_names_file_line_field_and_remedy() {
     assert_eq!(code(&output), 1);
     let told = text(&output.stdout).replace("\n    ", " ");
     assert!(
-        told.contains("bad.yaml:24") && told.contains("endPort"),
+        told.contains("bad.yaml:23") && told.contains("endPort"),
         "{told}"
     );
     assert!(told.contains("1 error, 0 warnings"), "{told}");
     let (status, document) = json(&["policy", "check", folder.path()]);
     assert_eq!((status, &document["valid"]), (1, &false.into()));
-    assert_eq!(document["diagnostics"][0]["line"], 24);
+    assert_eq!(document["diagnostics"][0]["line"], 23);
     assert_eq!(document["objects"]["Pod"], 2);
 }
 
@@ -211,7 +211,7 @@ fn lint_reports_and_fails_only_when_strict() {
     let (status, document) = json(&["policy", "lint", "--strict", folder.path()]);
     assert_eq!(status, 1);
     assert_eq!(document["findings"][0]["kind"], "selects-nothing");
-    assert_eq!(document["findings"][0]["line"], 26);
+    assert_eq!(document["findings"][0]["line"], 25);
     let clean = Folder::new(&[("a.yaml", SMALL.as_bytes())]);
     assert_eq!(code(&run(&["policy", "lint", "--strict", clean.path()])), 0);
 }
@@ -227,7 +227,7 @@ fn explain_exits_with_the_verdict_and_names_file_and_line() {
     let told = text(&output.stdout);
     assert!(told.starts_with("allowed: a/q (10.0.0.2) -> a/p0 (10.0.0.1), TCP/80"));
     assert!(
-        told.replace("\n      ", " ").contains("a.yaml:23"),
+        told.replace("\n      ", " ").contains("a.yaml:22"),
         "{told}"
     );
     let output = ask("a/q@6", "a/p0", "udp/80");
@@ -267,7 +267,7 @@ fn explain_exits_with_the_verdict_and_names_file_and_line() {
     assert_eq!((status, &document["allow"]), (4, &false.into()));
     assert_eq!(document["ingress"]["isolated_by"][0]["name"], "a/only-q");
     assert_eq!(document["ingress"]["nearest"]["missing"], "port");
-    assert_eq!(document["ingress"]["nearest"]["rule"]["line"], 23);
+    assert_eq!(document["ingress"]["nearest"]["rule"]["line"], 22);
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_refused_object_stops_every_verb_that_would_answer_without_it() {
         assert_eq!(code(&output), 1, "{output:?}");
         let told = text(&output.stderr);
         assert!(
-            told.contains("bad.yaml:24") && told.contains("policy check"),
+            told.contains("bad.yaml:23") && told.contains("policy check"),
             "{told}"
         );
     }

@@ -309,7 +309,7 @@ pub enum ClusterPeer {
     /// Addresses, egress only; pods' addresses included.
     Networks(Vec<Prefix>),
     /// Nodes by labels is experimental upstream and domain names cannot be judged by address: a kind that we do not
-    /// evaluate. An Accept with one matches nothing by it; Deny and Pass become Deny of everything.
+    /// evaluate. An Accept with one matches nothing; Deny and Pass become Deny of everything.
     Unknown,
 }
 

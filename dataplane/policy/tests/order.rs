@@ -53,7 +53,8 @@ fn a_second_evaluator_agrees_with_the_tables_on_two_hundred_thousand_probes() {
             let conn = dice.connection();
             let (expected, reason) = oracle.decide(&conn);
             let got = table.judge(&conn).allow;
-            assert_eq!(got, expected, "{conn:?}: {reason} in {:#?}", oracle.0);
+            let told = || table.explain(&conn).to_string();
+            assert_eq!(got, expected, "{reason}, but {} in {:#?}", told(), oracle.0);
             if expected { allowed += 1 } else { denied += 1 }
         }
     }

@@ -205,48 +205,57 @@ fn for_people(found: &Found) -> String {
     text
 }
 
-/// Changes with the same destination, ports and verdict on one line.
+/// Changes of the same ports and verdict on one line: first all sources of a destination, then all destinations of
+/// the same sources.
 fn matrix_for_people(matrix: &Matrix) -> String {
-    let mut groups: BTreeMap<(bool, String, String), Vec<&PairChange>> = BTreeMap::new();
+    let mut by_dst: BTreeMap<(bool, String, String), Vec<&PairChange>> = BTreeMap::new();
     for change in &matrix.changes {
-        let ports: Vec<String> = change.ports.iter().map(ToString::to_string).collect();
-        let dual = [&change.src, &change.dst].map(|it| it.v4.is_some() && it.v6.is_some());
-        let family = match change.families {
-            [true, false] if dual == [true; 2] => " over IPv4",
-            [false, true] if dual == [true; 2] => " over IPv6",
-            _ => "",
-        };
-        let key = (
-            change.allow,
-            change.dst.to_string(),
-            format!("{}{family}", ports.join(", ")),
-        );
-        groups.entry(key).or_default().push(change);
+        let key = (change.allow, ports(change), change.dst.to_string());
+        by_dst.entry(key).or_default().push(change);
+    }
+    let mut lines: BTreeMap<(bool, String, String), (&PairChange, Vec<String>)> = BTreeMap::new();
+    for ((allow, ports, dst), changes) in by_dst {
+        let srcs = listed(changes.iter().map(|it| it.src.to_string()).collect());
+        let line = lines.entry((allow, ports, srcs));
+        line.or_insert((changes[0], Vec::new())).1.push(dst);
     }
     let mut text = String::new();
-    for ((allow, dst, ports), changes) in groups.iter().take(LINES_MAX) {
-        let verb = if *allow { "opens" } else { "cuts" };
-        let srcs = changes.iter().take(SOURCES_MAX);
-        let mut srcs: Vec<String> = srcs.map(|it| it.src.to_string()).collect();
-        if changes.len() > SOURCES_MAX {
-            srcs.push(format!("{} more", changes.len() - SOURCES_MAX));
-        }
-        let line = format!("{verb} {} -> {dst}: {ports}", srcs.join(", "));
+    let all = lines.len();
+    for ((allow, ports, srcs), (example, dsts)) in lines.into_iter().take(LINES_MAX) {
+        let verb = if allow { "opens" } else { "cuts" };
+        let line = format!("{verb} {srcs} -> {}: {ports}", listed(dsts));
         text += &print::wrapped(&line, 4);
-        let example = &changes[0];
-        let why = match allow {
-            true => decider(&example.old, &example.new, false),
-            false => decider(&example.old, &example.new, true),
-        };
+        let why = decider(&example.old, &example.new, !allow);
         text += &print::wrapped(&format!("    {why}"), 6);
     }
-    more(
-        &mut text,
-        groups.len().saturating_sub(LINES_MAX) + matrix.left_out,
-    );
+    more(&mut text, all.saturating_sub(LINES_MAX) + matrix.left_out);
+    text + &matrix_summary(matrix)
+}
+
+fn ports(change: &PairChange) -> String {
+    let ports: Vec<String> = change.ports.iter().map(ToString::to_string).collect();
+    let dual = [&change.src, &change.dst].map(|it| it.v4.is_some() && it.v6.is_some());
+    let family = match change.families {
+        [true, false] if dual == [true; 2] => " over IPv4",
+        [false, true] if dual == [true; 2] => " over IPv6",
+        _ => "",
+    };
+    format!("{}{family}", ports.join(", "))
+}
+
+fn listed(mut names: Vec<String>) -> String {
+    let left_out = names.len().saturating_sub(NAMES_MAX);
+    names.truncate(NAMES_MAX);
+    if left_out > 0 {
+        names.push(format!("{left_out} more"));
+    }
+    names.join(", ")
+}
+
+fn matrix_summary(matrix: &Matrix) -> String {
     let cut = matrix.changes.iter().filter(|it| !it.allow).count();
     let opened = matrix.changes.len() - cut;
-    text += &print::wrapped(
+    let mut text = print::wrapped(
         &format!(
             "{} connections judged between {} groups of ends: {cut} pairs cut, {opened} pairs opened",
             matrix.probes, matrix.ends
@@ -307,7 +316,7 @@ fn more(text: &mut String, left_out: usize) {
 
 /// How many lines of a kind people get.
 const LINES_MAX: usize = 100;
-/// How many sources stand on one line.
-const SOURCES_MAX: usize = 8;
+/// How many sources, or destinations, stand on one line.
+const NAMES_MAX: usize = 8;
 /// How many changed flows are kept.
 const CHANGES_MAX: usize = 10_000;

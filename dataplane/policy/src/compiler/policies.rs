@@ -395,14 +395,20 @@ fn across(namespaces: &Selector, pods: Selector) -> DraftTarget {
     DraftTarget::Peer(PeerKey::Across(namespaces.clone(), pods))
 }
 
-/// A kind of peer that is not evaluated fails closed: an Accept matches nothing by it, all else denies everything.
+/// A kind of peer that is not evaluated fails closed: an Accept with it matches nothing, all else denies everything.
 fn cluster_targets(rule: &ClusterRule) -> Draft {
-    let unknown = rule.peers.contains(&ClusterPeer::Unknown);
-    if unknown && rule.action != Action::Accept {
-        return Draft {
-            action: Action::Deny,
-            targets: vec![DraftTarget::Any],
-            every_port: true,
+    if rule.peers.contains(&ClusterPeer::Unknown) {
+        return match rule.action {
+            Action::Accept => Draft {
+                action: Action::Accept,
+                targets: Vec::new(),
+                every_port: false,
+            },
+            Action::Deny | Action::Pass => Draft {
+                action: Action::Deny,
+                targets: vec![DraftTarget::Any],
+                every_port: true,
+            },
         };
     }
     let mut targets = Vec::new();

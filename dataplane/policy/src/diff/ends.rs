@@ -166,7 +166,7 @@ fn range(family: usize, first: u128, last: u128) -> String {
     let width = (last - first).wrapping_add(1);
     let whole = [32, 128][family];
     let size = width.trailing_zeros();
-    match width.is_power_of_two() && first % width == 0 {
+    match width.is_power_of_two() && first.is_multiple_of(width) {
         true if size == 0 => format!("outside {}", address(family, first)),
         true => format!("outside {}/{}", address(family, first), whole - size),
         false => format!(

@@ -99,7 +99,7 @@ impl FromStr for Transport {
         };
         let port = port.ok_or_else(|| {
             format!(
-                "`{}` has no port: a port is a number from 1 to 65535",
+                "`{}` has no port: write a number from 1 to 65535 behind the `/`",
                 quote(text)
             )
         })?;

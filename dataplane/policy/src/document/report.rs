@@ -149,6 +149,16 @@ impl TestReport {
         self.push(failure);
     }
 
+    /// Counts a failure that is not listed, if the list is full: to tell its reason would be wasted work.
+    pub(super) fn fail_unlisted(&mut self, level: Level) -> bool {
+        let is_full = self.failures.len() >= FAILURES_MAX;
+        if is_full {
+            self.tally(level).failed += 1;
+            self.left_out += 1;
+        }
+        is_full
+    }
+
     fn push(&mut self, failure: Failure) {
         match self.failures.len() < FAILURES_MAX {
             true => self.failures.push(failure),

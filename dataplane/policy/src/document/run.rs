@@ -195,6 +195,9 @@ impl CaseRun<'_> {
             (true, false) => (Scope::Fresh, &engines.fresh),
             (false, false) => (Scope::Both, &engines.fresh),
         };
+        if self.report.fail_unlisted(level) {
+            return;
+        }
         let mut reason = engine.reason(&connection);
         if !asked.because.is_empty() {
             reason = format!("{reason} (expected because {})", asked.because);

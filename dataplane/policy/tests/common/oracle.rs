@@ -106,8 +106,12 @@ impl Oracle {
     }
 
     fn is_own_node(&self, pod: &Pod, addr: IpAddr) -> bool {
-        let node = pod.node.as_ref().and_then(|name| self.0.nodes.get(name));
+        let Some(name) = &pod.node else { return false };
+        let node = self.0.nodes.get(name);
+        // A pod in its node's network is its node, which needs no manifest for that.
+        let mut guests = self.0.pods.values().filter(|it| it.host_network);
         node.is_some_and(|node| node.ips.contains(&addr))
+            || guests.any(|it| it.node.as_ref() == Some(name) && it.ips.contains(&addr))
     }
 
     /// The NetworkPolicies of the pod's own namespace that select it and isolate this direction.

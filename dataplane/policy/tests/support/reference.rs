@@ -180,7 +180,10 @@ impl Cluster {
                 &policy.egress
             };
             for rule in rules {
-                if rule.action != Action::Accept && rule.peers.contains(&ClusterPeer::Unknown) {
+                if rule.peers.contains(&ClusterPeer::Unknown) {
+                    if rule.action == Action::Accept {
+                        continue;
+                    }
                     return Some(Action::Deny);
                 }
                 let mut peers = rule.peers.iter();
