@@ -68,7 +68,7 @@ fn a_change_of_policy_is_foretold_takes_effect_and_is_counted() {
         return;
     }
     let mut pair = Pair::up(|_| ());
-    let (one, two) = (pair.lab.sites[0].clone(), pair.lab.sites[1].clone());
+    let (one, two) = (&pair.lab.sites[0], &pair.lab.sites[1]);
     let pods = format!(
         "{}---\n{}",
         pod("one", one.host_addr(Family::V4)),
@@ -83,7 +83,7 @@ fn a_change_of_policy_is_foretold_takes_effect_and_is_counted() {
     }
     pair.one.reload();
     pair.two.reload();
-    assert!(reaches(&one, &two, PATIENCE));
+    assert!(reaches(one, two, PATIENCE));
     assert_explains_like_files(&pair.place_one, ["lab/one", "lab/two", "icmp"], 0);
 
     let diff = json(&pair.place_one, &["policy", "diff", "next.d"]);
@@ -107,8 +107,8 @@ fn a_change_of_policy_is_foretold_takes_effect_and_is_counted() {
     }
     pair.one.reload();
     pair.two.reload();
-    assert!(!reaches(&one, &two, Duration::from_secs(1)));
-    assert!(reaches(&two, &one, PATIENCE));
+    assert!(!reaches(one, two, Duration::from_secs(1)));
+    assert!(reaches(two, one, PATIENCE));
     for (asked, code) in [
         (["lab/one", "lab/two", "icmp"], 4),
         (["lab/one", "lab/two@4", "tcp/80"], 4),
@@ -138,7 +138,7 @@ fn a_change_of_policy_is_foretold_takes_effect_and_is_counted() {
     std::fs::remove_file(pair.place_two.path("policies.d/closed.yaml")).unwrap();
     pair.one.reload();
     pair.two.reload();
-    assert!(reaches(&one, &two, PATIENCE));
+    assert!(reaches(one, two, PATIENCE));
     pair.one.signal(Signal::SIGTERM);
     pair.one.wait_end(PATIENCE);
     let report = pair.one.read_raw_report();

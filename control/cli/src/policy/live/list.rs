@@ -60,10 +60,12 @@ pub fn list(args: &ListArgs) -> anyhow::Result<u8> {
 }
 
 fn answer(told: &PolicyResponse) -> Answer<'_> {
-    let mut by_policy: BTreeMap<(&str, &str), Vec<&RuleView>> = BTreeMap::new();
+    let mut by_policy: BTreeMap<(String, String), Vec<&RuleView>> = BTreeMap::new();
     for rule in &told.rules {
         let policy = &rule.rule.policy;
-        let rules = by_policy.entry((&policy.layer, &policy.name)).or_default();
+        let rules = by_policy
+            .entry((policy.layer.clone(), policy.name.clone()))
+            .or_default();
         rules.push(rule);
     }
     let mut policies: Vec<View> = told
@@ -93,7 +95,7 @@ fn answer(told: &PolicyResponse) -> Answer<'_> {
 /// `None` for what is no policy.
 fn view<'a>(
     object: &'a ObjectView,
-    rules: &mut BTreeMap<(&str, &str), Vec<&'a RuleView>>,
+    rules: &mut BTreeMap<(String, String), Vec<&'a RuleView>>,
 ) -> Option<View<'a>> {
     let tier = object.tier.as_deref()?;
     let name = match &object.namespace {
@@ -101,7 +103,9 @@ fn view<'a>(
         None => object.name.clone(),
     };
     let (file, line) = place(&object.source);
-    let rules = rules.remove(&(tier, name.as_str())).unwrap_or_default();
+    let rules = rules
+        .remove(&(tier.to_owned(), name.clone()))
+        .unwrap_or_default();
     let mut rules: Vec<Hits> = rules.into_iter().map(hits).collect();
     rules.sort_by_key(|it| (it.direction != "ingress", it.number));
     Some(View {
