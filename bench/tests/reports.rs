@@ -127,9 +127,27 @@ fn a_quick_run_has_every_case_and_passes_no_target() {
             "open_45x1380_of_aead"
         ]
     );
+    let (staged, rows): (Vec<_>, Vec<_>) = report
+        .rows
+        .iter()
+        .partition(|row| row.is(&[("part", "stages".into())]));
+    // Three frames, both ways.
+    assert_eq!(staged.len(), 6);
+    for row in staged {
+        let cipher = match row.is(&[("direction", "seal".into())]) {
+            true => "seal_ns",
+            false => "open_ns",
+        };
+        let most = row
+            .figures
+            .values()
+            .map(|figure| figure.median)
+            .fold(0.0, f64::max);
+        assert!(most > 0.0 && row.figures[cipher].min == most, "{row:?}");
+    }
     // Three frames, each with three loads, both ways.
-    assert_eq!(report.rows.len(), 18);
-    for row in &report.rows {
+    assert_eq!(rows.len(), 18);
+    for row in rows {
         assert!(row.figures["ns_per_packet"].min > 0.0);
         let share = row.figures["of_aead"].median;
         assert!(share.is_finite() && share > 0.0);

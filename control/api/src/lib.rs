@@ -11,8 +11,8 @@ pub use client::{Client, ClientError};
 pub use types::{
     ApiError, CandidateFile, CauseView, ConnectionView, Counter, DiagnosticView, DiffRequest,
     DiffResponse, DirectionView, EndView, ExplainRequest, ExplainResponse, FlowDiff, FlowView,
-    FlowsQuery, FlowsResponse, MissView, ModeView, ObjectView, PolicyRefView, PolicyResponse,
-    RefusalView, RuleRefView, RuleView, SeverityView, StatusResponse, VerdictView,
+    FlowsQuery, FlowsResponse, MissView, ModeView, ObjectChanges, ObjectView, PolicyRefView,
+    PolicyResponse, RefusalView, RuleRefView, RuleView, SeverityView, StatusResponse, VerdictView,
 };
 
 /// Where the socket is unless `--api-dir` says otherwise.

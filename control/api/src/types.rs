@@ -88,6 +88,10 @@ pub struct ObjectView {
     pub source: String,
     /// How it counts; `None` for what is no policy.
     pub mode: Option<ModeView>,
+    /// `admin`, `network` or `baseline`; `None` for what is no policy.
+    pub tier: Option<String>,
+    /// Lower is asked first in a tier; only a ClusterNetworkPolicy has one.
+    pub priority: Option<u16>,
 }
 
 /// How a policy counts.
@@ -153,11 +157,11 @@ pub struct Counter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExplainRequest {
-    /// Who opens the connection: an address, or `namespace/pod`.
+    /// Who opens the connection: an address, `namespace/pod`, `namespace/pod@4`, `namespace/pod@6` or `node:NAME`.
     pub src: String,
     /// To whom.
     pub dst: String,
-    /// `TCP`, `UDP`, `SCTP`, `ICMP`, `ICMPv6`, or an IP protocol number.
+    /// `TCP`, `UDP`, `SCTP`, `ICMP` (of the ends' family), `ICMPv6`, or an IP protocol number.
     pub protocol: String,
     /// The destination port; absent for protocols without ports.
     pub port: Option<u16>,
@@ -373,12 +377,25 @@ pub struct DiffResponse {
     pub allowed: usize,
     /// How many live flows were judged.
     pub judged: usize,
-    /// Objects that would be set or deleted.
+    /// Objects that would be added, removed or changed. Where one stands in which file is no change.
     pub changes: usize,
+    /// Which.
+    pub objects: ObjectChanges,
     /// What the candidate's load says. What it refuses keeps its version in force here as in a reload.
     pub diagnostics: Vec<DiagnosticView>,
     /// How many more diagnostics there were.
     pub diagnostics_left_out: usize,
+}
+
+/// Objects by what would happen to them, each as kind, namespace and name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectChanges {
+    /// Only the candidate has it.
+    pub added: Vec<String>,
+    /// Only what is in force has it.
+    pub removed: Vec<String>,
+    /// Both have it, and they differ.
+    pub changed: Vec<String>,
 }
 
 /// A live flow whose verdict would change.

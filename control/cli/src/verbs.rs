@@ -1,6 +1,7 @@
 //! From a parsed command line to the crate that does the work, and from its outcome to an exit code.
 //!
-//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 4 denied by policy.
+//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 4 denied by policy, 5 no
+//! gateway answers.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use patronus_api::ClientError;
 use patronus_gateway::RunOptions;
 use patronus_lab::{CompareOptions, DemoOptions};
 use tracing_subscriber::EnvFilter;
@@ -38,7 +40,11 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("patronus: {error:#}");
-            ExitCode::from(patronus_lab::exit_code(&error))
+            let of_client = error.downcast_ref::<ClientError>();
+            ExitCode::from(match of_client {
+                Some(error) => error.exit_code(),
+                None => patronus_lab::exit_code(&error),
+            })
         }
     }
 }

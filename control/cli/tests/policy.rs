@@ -451,11 +451,32 @@ fn every_verb_has_help_with_an_example_and_unknown_ones_are_usage_errors() {
         &["policy", "chek", "x"][..],
         &["policy", "check"],
         &["policy", "list", "x", "--frob"],
-        &["policy", "diff", "x"],
-        &["explain", "a/b", "a/c", "tcp/1"],
+        &["policy", "diff", "x", "y", "z"],
+        &["explain", "a/b", "a/c", "tcp"],
     ] {
         assert_eq!(code(&run(args)), 2, "{args:?}");
     }
+}
+
+#[test]
+fn without_files_the_running_gateway_is_asked_and_where_none_answers_that_is_code_5() {
+    let folder = Folder::new(&[("small.yaml", SMALL.as_bytes())]);
+    let socket = folder.file("patronus.sock");
+    for args in [
+        &["policy", "list"][..],
+        &["policy", "diff", folder.path()],
+        &["explain", "a/q", "a/p0", "tcp/80"],
+    ] {
+        let output = run(&[args, &["--socket", &socket]].concat());
+        let told = text(&output.stderr);
+        assert_eq!(code(&output), 5, "{args:?}: {told}");
+        let wanted = format!("patronus: daemon unreachable at {socket}: ");
+        assert!(told.starts_with(&wanted), "{told}");
+        assert!(told.contains("start it with `patronus run`"), "{told}");
+    }
+    let output = run(&["policy", "diff", folder.path(), "--flows", &socket]);
+    assert_eq!(code(&output), 1);
+    assert!(text(&output.stderr).contains("write OLD before NEW"));
 }
 
 #[test]

@@ -38,6 +38,15 @@ spec:
   - ports: [{port: 443}]
 ";
 
+/// Nobody counts.
+struct NoCounts;
+
+impl RuleHits for NoCounts {
+    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
+        None
+    }
+}
+
 /// A gateway's API without a gateway; it ends when this is dropped.
 struct Site {
     dir: tempfile::TempDir,

@@ -22,7 +22,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::api::{ApiServer, ApiState, Live, NoCounts};
+use crate::api::{ApiServer, ApiState, Live, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::link::Link;
@@ -84,6 +84,7 @@ struct Daemon {
     exchange: Arc<Exchange>,
     workers: Vec<JoinHandle<Counters>>,
     published: Vec<Arc<patronus_engine::PublishedCounters>>,
+    rule_counts: WorkerCounts,
     events: EventSource,
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
@@ -162,6 +163,8 @@ impl Daemon {
             .iter()
             .map(|engine| engine.flow_table().clone())
             .collect();
+        let rule_counts = engines.iter().map(|engine| engine.rule_counts().clone());
+        let rule_counts = WorkerCounts(rule_counts.collect());
 
         let mut link = Link::new(&tun.name, tun.ifindex)?;
         link.bring_up(u32::from(config.site.mtu.bytes())).await?;
@@ -172,7 +175,7 @@ impl Daemon {
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
         let live = live(&config, &registry, snapshot, in_force.clone());
-        let api_state = ApiState::new(live, flow_tables, Box::new(NoCounts), seed);
+        let api_state = ApiState::new(live, flow_tables, Box::new(rule_counts.clone()), seed);
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
 
         let (events_in, events) = exchange::events();
@@ -204,6 +207,7 @@ impl Daemon {
             exchange,
             workers: threads,
             published,
+            rule_counts,
             events,
             uapi: Some(uapi),
             api: Some(api),
@@ -701,12 +705,14 @@ impl Daemon {
             .iter()
             .map(|mailbox| mailbox.panics.load(Ordering::Relaxed))
             .sum();
-        let end = Report::new(&counters, self.offload.to_string(), panics);
+        let denied = self.rule_counts.total();
+        let end = Report::new(&counters, self.offload.to_string(), panics, denied);
         tracing::info!(
             rx = end.packets.rx,
             tx = end.packets.tx,
             consumed = end.packets.consumed,
             dropped = end.packets.drops.values().sum::<u64>(),
+            denied_connections = end.denied.connections,
             balanced = end.balanced,
             "stopped"
         );

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use patronus_api::Counter;
 use patronus_engine::{Counters, PeerSpec};
 use serde::Serialize;
 
@@ -23,6 +24,8 @@ pub struct Report {
     pub workers: usize,
     /// Panics that workers survived.
     pub worker_panics: u64,
+    /// What policy refused; its packets are among the drops.
+    pub denied: Counter,
 }
 
 /// Packets by fate. A superpacket counts its segments. `rx = tx + consumed + sum(drops)` when `staged` is 0.
@@ -46,7 +49,12 @@ pub struct Packets {
 
 impl Report {
     /// Adds the workers' counters up.
-    pub fn new(workers: &[Counters], offloads: String, worker_panics: u64) -> Self {
+    pub fn new(
+        workers: &[Counters],
+        offloads: String,
+        worker_panics: u64,
+        denied: Counter,
+    ) -> Self {
         let mut sum = Counters::default();
         for counters in workers {
             sum += counters;
@@ -69,6 +77,7 @@ impl Report {
             offloads,
             workers: workers.len(),
             worker_panics,
+            denied,
         }
     }
 }
@@ -190,8 +199,24 @@ mod tests {
             tx_udp: 1,
             ..Counters::default()
         };
-        assert!(Report::new(&[given.clone(), taken], String::new(), 0).balanced);
-        assert!(!Report::new(&[given, Counters::default()], String::new(), 0).balanced);
+        assert!(
+            Report::new(
+                &[given.clone(), taken],
+                String::new(),
+                0,
+                Counter::default()
+            )
+            .balanced
+        );
+        assert!(
+            !Report::new(
+                &[given, Counters::default()],
+                String::new(),
+                0,
+                Counter::default()
+            )
+            .balanced
+        );
     }
 
     #[test]

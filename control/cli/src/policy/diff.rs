@@ -1,7 +1,9 @@
 //! `patronus policy diff`: what a change of policy changes, before it does.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 
+use anyhow::bail;
 use patronus_policy::diff::{
     FlowChange, Matrix, ObjectChange, PROBES_MAX, PairChange, Side, changed_flow, changed_objects,
 };
@@ -9,7 +11,7 @@ use patronus_policy::model::Connection;
 use patronus_policy::view::ExplanationView;
 use serde::Serialize;
 
-use super::{DONE, DiffArgs, flows, input, print};
+use super::{DONE, DiffArgs, flows, input, live, print};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -68,8 +70,13 @@ enum Verdicts {
 
 /// Compares two sets of manifests.
 pub fn diff(args: &DiffArgs) -> anyhow::Result<u8> {
-    let old = input::side(std::slice::from_ref(&args.old))?;
-    let new = input::side(std::slice::from_ref(&args.new))?;
+    let (old, new) = match args.paths.as_slice() {
+        [old, new] => (old, new),
+        [new] if args.flows.is_none() => return live::diff(args, new),
+        _ => bail!("--flows compares two sets of files: write OLD before NEW"),
+    };
+    let old = input::side(std::slice::from_ref(old))?;
+    let new = input::side(std::slice::from_ref(new))?;
     // A flow belongs to whoever has the address today, so names are the old side's.
     let flows = match &args.flows {
         Some(file) => Some(flows::read(file, &old.cluster)?),
@@ -192,13 +199,7 @@ fn for_people(found: &Found) -> String {
                 changes.len().saturating_sub(LINES_MAX) + left_out,
             );
             let cut = changes.iter().filter(|it| !it.new.verdict.allow).count();
-            text += &print::wrapped(
-                &format!(
-                    "{judged} flows judged: {cut} would be cut, {} let in, the others keep their verdict",
-                    changes.len() - cut
-                ),
-                4,
-            );
+            text += &verdicts_in_words("flows", *judged, cut, changes.len() - cut);
         }
         Verdicts::Matrix(matrix) => text += &matrix_for_people(matrix),
     }
@@ -295,7 +296,16 @@ fn decider(
     format!("{when} {direction}: {report}")
 }
 
-fn reasons(old: &str, new: &str) -> String {
+/// The last line about judged flows.
+pub fn verdicts_in_words(what: &str, judged: impl Display, cut: usize, opened: usize) -> String {
+    let line = format!(
+        "{judged} {what} judged: {cut} would be cut, {opened} let in, the others keep their verdict"
+    );
+    print::wrapped(&line, 4)
+}
+
+/// Both stories of a changed flow.
+pub fn reasons(old: &str, new: &str) -> String {
     let mut text = String::new();
     for (when, story) in [("before", old), ("after", new)] {
         for (at, line) in story.lines().enumerate() {
@@ -308,14 +318,15 @@ fn reasons(old: &str, new: &str) -> String {
     text
 }
 
-fn more(text: &mut String, left_out: usize) {
+/// Says that there is more than people get.
+pub fn more(text: &mut String, left_out: usize) {
     if left_out > 0 {
         *text += &format!("and {left_out} more; --json has them\n");
     }
 }
 
 /// How many lines of a kind people get.
-const LINES_MAX: usize = 100;
+pub const LINES_MAX: usize = 100;
 /// How many sources, or destinations, stand on one line.
 const NAMES_MAX: usize = 8;
 /// How many changed flows are kept.

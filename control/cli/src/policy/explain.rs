@@ -4,10 +4,13 @@ use anyhow::anyhow;
 use patronus_policy::document::connection;
 use patronus_policy::view::ExplanationView;
 
-use super::{DENIED, DONE, ExplainArgs, input, print};
+use super::{DENIED, DONE, ExplainArgs, input, live, print};
 
 /// Tells the verdict on one connection and why.
 pub fn explain(args: &ExplainArgs) -> anyhow::Result<u8> {
+    if args.config.is_empty() {
+        return show(&live::explain(args)?, args.json);
+    }
     let side = input::side(&args.config)?;
     let connection = connection(&side.cluster, &args.src, &args.dst, args.transport)
         .map_err(|fault| anyhow!("{fault}"))?;

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
+use patronus_api::CandidateFile;
 use patronus_policy::Severity;
 use patronus_policy::cluster::Cluster;
 use patronus_policy::diff::Side;
@@ -67,6 +68,29 @@ impl Manifests {
         }
         Ok(cluster)
     }
+}
+
+/// The files as a running gateway takes them, which judges for itself what they hold.
+pub fn candidate(paths: &[PathBuf]) -> anyhow::Result<Vec<CandidateFile>> {
+    let files = files(paths)?;
+    let mut candidate = Vec::with_capacity(files.len());
+    let mut total = 0;
+    for file in &files {
+        let bytes = read(file, MANIFEST_BYTES_MAX)?;
+        total += bytes.len();
+        ensure!(
+            total <= patronus_api::REQUEST_LEN_MAX,
+            "{}: the manifests together have more than the {} MiB that a gateway takes: compare two sets of files \
+             instead",
+            file.display(),
+            patronus_api::REQUEST_LEN_MAX >> 20
+        );
+        let text = String::from_utf8(bytes)
+            .with_context(|| format!("{}: not valid UTF-8", file.display()))?;
+        let name = file.display().to_string();
+        candidate.push(CandidateFile { name, text });
+    }
+    Ok(candidate)
 }
 
 /// Reads and compiles one side of a comparison, or what to judge by.

@@ -10,7 +10,7 @@ use patronus_policy::model::{
 use serde::Serialize;
 
 use super::input::Manifests;
-use super::{DONE, ManifestArgs, print};
+use super::{DONE, ListArgs, live, print};
 
 /// What `--json` prints.
 #[derive(Serialize)]
@@ -57,7 +57,10 @@ struct RuleView {
 }
 
 /// Lists the policies in force.
-pub fn list(args: &ManifestArgs) -> anyhow::Result<u8> {
+pub fn list(args: &ListArgs) -> anyhow::Result<u8> {
+    if args.paths.is_empty() {
+        return live::list(args);
+    }
     let cluster = Manifests::read(&args.paths)?.into_cluster()?;
     let policies = views(&cluster);
     match args.json {

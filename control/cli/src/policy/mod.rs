@@ -1,7 +1,6 @@
-//! `patronus policy …` and `patronus explain`: from manifests in files to answers, without a gateway.
+//! `patronus policy …` and `patronus explain`: from manifests in files to answers, or by asking the running gateway.
 //!
-//! Reading files is [`input`]'s business, semantics are `patronus-policy`'s. Each verb takes a [`Side`] or a set of
-//! checked objects, so that one from a running gateway serves as well as one from files.
+//! Reading files is [`input`]'s business, asking is [`live`]'s, semantics are `patronus-policy`'s on both ways.
 
 mod check;
 mod diff;
@@ -10,6 +9,7 @@ mod flows;
 mod input;
 mod lint;
 mod list;
+mod live;
 mod print;
 mod test;
 
@@ -19,6 +19,7 @@ use clap::{Args, Subcommand};
 use patronus_policy::document::{End, Transport};
 
 pub use explain::explain;
+use live::Gateway;
 
 /// The verbs about policy.
 #[derive(Debug, Subcommand)]
@@ -31,7 +32,7 @@ pub enum PolicyVerb {
     Test(TestArgs),
     /// List the policies in force, whom they select and what they allow
     #[command(after_help = LIST_HELP)]
-    List(ManifestArgs),
+    List(ListArgs),
     /// Point out what is probably not meant
     #[command(after_help = LINT_HELP)]
     Lint(LintArgs),
@@ -46,6 +47,20 @@ pub struct ManifestArgs {
     /// Files of manifests, or directories of *.yaml, *.yml and *.json; - is standard input
     #[arg(required = true, value_name = "FILE|DIR")]
     paths: Vec<PathBuf>,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// The command line of `policy list`.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Files of manifests, or directories of *.yaml, *.yml and *.json; without any, what is in force in the running
+    /// gateway
+    #[arg(value_name = "FILE|DIR")]
+    paths: Vec<PathBuf>,
+    #[command(flatten)]
+    gateway: Gateway,
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
@@ -75,14 +90,16 @@ pub struct LintArgs {
 /// The command line of `policy diff`.
 #[derive(Debug, Args)]
 pub struct DiffArgs {
-    /// The manifests in force: a file or a directory
-    old: PathBuf,
-    /// The manifests to be: a file or a directory
-    new: PathBuf,
+    /// The manifests to be, a file or a directory; before them those to compare with, else the live flows of the
+    /// running gateway are judged
+    #[arg(required = true, num_args = 1..=2, value_name = "[OLD] NEW")]
+    paths: Vec<PathBuf>,
     /// Judge the flows of this file instead of everybody with everybody: objects with src, dst, protocol and port,
     /// one per line or as one array
     #[arg(long, value_name = "FILE")]
     flows: Option<PathBuf>,
+    #[command(flatten)]
+    gateway: Gateway,
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
@@ -98,9 +115,11 @@ pub struct ExplainArgs {
     /// tcp/PORT, udp/PORT, sctp/PORT, icmp, or another protocol's number
     #[arg(value_name = "PROTO/PORT")]
     transport: Transport,
-    /// Judge by these manifests: files, or directories of *.yaml, *.yml and *.json
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE|DIR")]
+    /// Judge by these manifests: files, or directories of *.yaml, *.yml and *.json; else the running gateway is asked
+    #[arg(long, num_args = 1.., value_name = "FILE|DIR")]
     config: Vec<PathBuf>,
+    #[command(flatten)]
+    gateway: Gateway,
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
@@ -141,9 +160,11 @@ in turn and on tables built afresh. Exits with 1 if a must fails; should and
 optional verdicts are reported.";
 
 const LIST_HELP: &str = "\
-Example:
+Examples:
   patronus policy list policies.d
+  patronus policy list
 
+The second form asks the running gateway, and tells what each rule refused.
 Tiers are asked from top to bottom. A NetworkPolicy has no order: all that select
 a pod add up.";
 
@@ -159,6 +180,9 @@ const DIFF_HELP: &str = "\
 Examples:
   patronus policy diff policies.d candidate.d
   patronus policy diff policies.d candidate.d --flows flows.json
+  patronus policy diff candidate.d
+
+The last form asks the running gateway which of its live flows would change.
 
 A flow file holds lines like
   {\"src\": \"shop/till-1\", \"dst\": \"10.1.0.9\", \"protocol\": \"tcp\", \"port\": 8443}
@@ -167,9 +191,12 @@ apart; pods that no policy tells apart are judged once.";
 
 /// The end of `explain --help`.
 pub const EXPLAIN_HELP: &str = "\
-Example:
+Examples:
   patronus explain guest/tablet office/printer tcp/631 --config policies.d
+  patronus explain guest/tablet office/printer tcp/631
 
+The second form asks the running gateway.
 Names the deciding rule with file and line, or the policies that isolate and the
 rule that came nearest. Exits with 0 if the connection is allowed, with 4 if it
-is denied, with 2 if the command line is wrong, and else with 1.";
+is denied, with 5 if no gateway answers, with 2 if the command line is wrong,
+and else with 1.";

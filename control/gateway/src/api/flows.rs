@@ -6,17 +6,19 @@ use std::time::Instant;
 
 use patronus_api::{
     DiffRequest, DiffResponse, FLOWS_DEFAULT, FLOWS_MAX, FlowDiff, FlowView, FlowsQuery,
-    FlowsResponse, VerdictView,
+    FlowsResponse, ObjectChanges, VerdictView,
 };
 use patronus_config::manifests::ManifestFile;
 use patronus_engine::{Flow, FlowTable, OpenedBy};
+use patronus_policy::cluster::Cluster;
+use patronus_policy::diff::{ObjectChange, changed_objects};
 use patronus_policy::model::Connection;
 
 use super::Live;
 use super::answers::Refused;
 use super::filter::Filter;
 use super::views;
-use crate::policy;
+use crate::policy::{self, Objects};
 
 /// The flows that a query asks for, the busiest first.
 pub fn list(
@@ -64,14 +66,16 @@ pub fn diff(
         contents: Ok(file.text.clone().into_bytes()),
     });
     let loaded = policy::load(files.collect());
-    let (candidate, changes) = policy::candidate(&live.policy, loaded, seed);
+    let (candidate, _) = policy::candidate(&live.policy, loaded, seed);
     let (old, new) = (&live.policy.table, &candidate.table);
+    let objects = changed(&live.policy.objects, &candidate.objects);
     let mut response = DiffResponse {
         flows: Vec::new(),
         denied: 0,
         allowed: 0,
         judged: 0,
-        changes,
+        changes: objects.added.len() + objects.removed.len() + objects.changed.len(),
+        objects,
         diagnostics: views::diagnostics(&candidate.report),
         diagnostics_left_out: candidate.report.left_out,
     };
@@ -105,6 +109,27 @@ pub fn diff(
     response.flows.append(&mut let_through);
     response.flows.truncate(DIFFS_MAX);
     Ok(response)
+}
+
+/// What differs, told by the code that compares files offline.
+fn changed(old: &Objects, new: &Objects) -> ObjectChanges {
+    let cluster = |objects: &Objects| {
+        let mut cluster = Cluster::default();
+        for object in objects.values() {
+            cluster.apply(&object.clone().into_change());
+        }
+        cluster
+    };
+    let mut told = ObjectChanges::default();
+    for change in changed_objects(&cluster(old), &cluster(new)) {
+        let (list, object) = match change {
+            ObjectChange::Added(it) => (&mut told.added, it),
+            ObjectChange::Removed(it) => (&mut told.removed, it),
+            ObjectChange::Changed(it) => (&mut told.changed, it),
+        };
+        list.push(object.to_string());
+    }
+    told
 }
 
 /// Every flow of every worker. One that two workers know, as after a handover, is told by each with its own part

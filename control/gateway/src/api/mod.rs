@@ -26,7 +26,7 @@ use axum::routing::{get, post};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use patronus_api::{Counter, FlowsQuery, REQUEST_LEN_MAX, SOCKET_NAME};
-use patronus_engine::{FlowTable, PeerId, Refusal, Snapshot};
+use patronus_engine::{FlowTable, PeerId, Refusal, RuleCounts, Snapshot};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -75,13 +75,27 @@ pub trait RuleHits: Send + Sync {
     fn counts(&self) -> Option<BTreeMap<u32, Counter>>;
 }
 
-/// Nobody counts.
-#[derive(Debug)]
-pub struct NoCounts;
+/// What the workers count, added up.
+#[derive(Clone, Debug)]
+pub struct WorkerCounts(pub Vec<Arc<RuleCounts>>);
 
-impl RuleHits for NoCounts {
+impl WorkerCounts {
+    /// Everything that was refused since the start.
+    pub fn total(&self) -> Counter {
+        views::sum(self.counts().unwrap_or_default().values())
+    }
+}
+
+impl RuleHits for WorkerCounts {
     fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
-        None
+        let mut sums = BTreeMap::<u32, Counter>::new();
+        for count in self.0.iter().flat_map(|counts| counts.iter()) {
+            let sum = sums.entry(count.rule.0).or_default();
+            sum.connections += count.connections;
+            sum.packets += count.packets;
+            sum.audited += count.audited;
+        }
+        Some(sums)
     }
 }
 

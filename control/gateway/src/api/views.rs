@@ -1,7 +1,6 @@
 //! From what the gateway knows to what answers say.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use patronus_api::{
@@ -10,8 +9,10 @@ use patronus_api::{
     RuleRefView, RuleView, SeverityView, StatusResponse, VerdictView,
 };
 use patronus_engine::Refusal;
+use patronus_policy::cluster::Cluster;
+use patronus_policy::document::{self, End, Transport};
 use patronus_policy::manifest::{Kind, Object, ObjectRef};
-use patronus_policy::model::{Connection, Mode, ObjectName};
+use patronus_policy::model::{Connection, Mode, Tier};
 use patronus_policy::{
     Direction, DirectionReport, EndReport, Layer, MissKind, PolicyRef, RuleRef, Severity, Who,
 };
@@ -59,13 +60,7 @@ pub fn policy(live: &Live, counts: &dyn RuleHits) -> PolicyResponse {
             .map(|all| all.remove(&id.number()).unwrap_or_default()),
     });
     let rules: Vec<RuleView> = rules.collect();
-    let other_hits = counts.map(|rest| {
-        rest.values().fold(Counter::default(), |sum, it| Counter {
-            connections: sum.connections + it.connections,
-            packets: sum.packets + it.packets,
-            audited: sum.audited + it.audited,
-        })
-    });
+    let other_hits = counts.map(|rest| sum(rest.values()));
     PolicyResponse {
         has_policy: policy.has_policy,
         generation: policy.table.generation(),
@@ -83,11 +78,25 @@ pub fn policy(live: &Live, counts: &dyn RuleHits) -> PolicyResponse {
     }
 }
 
+pub fn sum<'a>(counters: impl Iterator<Item = &'a Counter>) -> Counter {
+    counters.fold(Counter::default(), |sum, it| Counter {
+        connections: sum.connections + it.connections,
+        packets: sum.packets + it.packets,
+        audited: sum.audited + it.audited,
+    })
+}
+
 fn object((reference, object): (&ObjectRef, &Object)) -> ObjectView {
-    let mode = match object {
-        Object::NetworkPolicy(it) => Some(it.mode),
-        Object::ClusterNetworkPolicy(it) => Some(it.mode),
-        Object::Namespace(..) | Object::Node(..) | Object::Pod(..) => None,
+    let (mode, tier, priority) = match object {
+        Object::NetworkPolicy(it) => (Some(it.mode), Some("network"), None),
+        Object::ClusterNetworkPolicy(it) => {
+            let tier = match it.tier {
+                Tier::Admin => "admin",
+                Tier::Baseline => "baseline",
+            };
+            (Some(it.mode), Some(tier), Some(it.priority))
+        }
+        Object::Namespace(..) | Object::Node(..) | Object::Pod(..) => (None, None, None),
     };
     ObjectView {
         kind: reference.kind.name().to_owned(),
@@ -99,6 +108,8 @@ fn object((reference, object): (&ObjectRef, &Object)) -> ObjectView {
             Mode::Audit => ModeView::Audit,
             Mode::Off => ModeView::Off,
         }),
+        tier: tier.map(str::to_owned),
+        priority,
     }
 }
 
@@ -141,70 +152,63 @@ pub fn explain(
     })
 }
 
+/// What a request means, read by the code that reads the command line's offline questions.
 fn connection(objects: &Objects, request: &ExplainRequest) -> Result<Connection, Refused> {
+    let transport = transport(request)?;
+    let mut named = Cluster::default();
+    let mut read = |field: &str, text: &str| -> Result<End, Refused> {
+        let fix = "write an address, namespace/pod, namespace/pod@4, namespace/pod@6 or node:NAME";
+        let end: End = text
+            .parse()
+            .map_err(|_| Refused::field(field, "not an end of a connection", fix))?;
+        take_named(objects, &end, &mut named);
+        // With itself an end always shares a family: what is wrong then is the end.
+        let fix = "`patronus policy list` and GET /v1/policy tell what is in force; a pod's addresses are its \
+                   status.podIPs";
+        document::connection(&named, &end, &end, transport)
+            .map_err(|fault| Refused::field(field, fault, fix))?;
+        Ok(end)
+    };
+    let (src, dst) = (read("src", &request.src)?, read("dst", &request.dst)?);
+    document::connection(&named, &src, &dst, transport)
+        .map_err(|fault| Refused::field("dst", fault, "name addresses of one family"))
+}
+
+fn transport(request: &ExplainRequest) -> Result<Transport, Refused> {
     let protocol = protocol_number(&request.protocol).ok_or_else(|| {
         let fix = "write TCP, UDP, SCTP, ICMP, ICMPv6 or a number from 0 to 255";
         Refused::field("protocol", "not a protocol", fix)
     })?;
     let has_ports = matches!(protocol, TCP | UDP | SCTP);
-    let dst_port = match (has_ports, request.port) {
-        (true, Some(port)) => port,
-        (false, None | Some(0)) => 0,
+    match (has_ports, request.port) {
+        (true, Some(port)) => Ok(Transport::new(protocol, port)),
+        (false, None | Some(0)) if request.protocol.eq_ignore_ascii_case("icmp") => {
+            Ok(Transport::ICMP)
+        }
+        (false, None | Some(0)) => Ok(Transport::new(protocol, 0)),
         (true, None) => {
             let error = "missing";
-            return Err(Refused::field("port", error, "name the destination port"));
+            Err(Refused::field("port", error, "name the destination port"))
         }
         (false, Some(_)) => {
             let error = "the protocol has no ports";
-            return Err(Refused::field("port", error, "leave it out"));
+            Err(Refused::field("port", error, "leave it out"))
         }
-    };
-    let srcs = addresses(objects, "src", &request.src)?;
-    let dsts = addresses(objects, "dst", &request.dst)?;
-    let mut pairs = srcs
-        .iter()
-        .flat_map(|src| dsts.iter().map(move |dst| (*src, *dst)));
-    let pair = pairs.find(|(src, dst)| src.is_ipv4() == dst.is_ipv4());
-    let Some((src, dst)) = pair else {
-        let error = "the two ends have no address family in common";
-        return Err(Refused::field("dst", error, "name addresses of one family"));
-    };
-    Ok(Connection {
-        src,
-        dst,
-        protocol,
-        dst_port,
-    })
+    }
 }
 
-/// The addresses of an end that is one, or a pod's.
-fn addresses(objects: &Objects, field: &str, end: &str) -> Result<Vec<IpAddr>, Refused> {
-    if let Ok(addr) = end.parse::<IpAddr>() {
-        return Ok(vec![addr.to_canonical()]);
-    }
-    let Some((namespace, name)) = end.split_once('/') else {
-        let fix = "write an address, or namespace/pod";
-        return Err(Refused::field(field, "not an end of a connection", fix));
+/// Puts what an end names, and the node of a pod, into `named`; the whole cluster would be much to copy.
+fn take_named(objects: &Objects, end: &End, named: &mut Cluster) {
+    let Some(object) = end.object().and_then(|it| objects.get(&it)) else {
+        return;
     };
-    let id = ObjectName {
-        namespace: namespace.into(),
-        name: name.into(),
-    };
-    match objects.get(&ObjectRef::namespaced(Kind::Pod, &id)) {
-        Some(Object::Pod(_, pod)) if !pod.ips.is_empty() => Ok(pod.ips.clone()),
-        Some(_) => {
-            let fix = "add status.podIPs to its manifest, or name an address";
-            Err(Refused::field(field, "the pod has no address", fix))
-        }
-        None => {
-            let fix = "GET /v1/policy lists the pods there are";
-            Err(Refused::field(
-                field,
-                "no pod of that name is in force",
-                fix,
-            ))
-        }
+    if let Object::Pod(_, pod) = object
+        && let Some(name) = &pod.node
+        && let Some(node) = objects.get(&ObjectRef::cluster_wide(Kind::Node, name))
+    {
+        named.apply(&node.clone().into_change());
     }
+    named.apply(&object.clone().into_change());
 }
 
 /// The number of a protocol by its name, in any case, or by its number.

@@ -7,6 +7,7 @@ use crate::cluster::Cluster;
 use crate::diagnostic::quote;
 use crate::document::run::Asked;
 use crate::document::{End, EndPlace, ProbeKind, Transport, parse};
+use crate::manifest::{Kind, ObjectRef};
 use crate::model::Connection;
 
 /// The first packet of a connection between two ends. As in documents, a pod or a node is meant with its first
@@ -53,7 +54,34 @@ impl FromStr for End {
     }
 }
 
+impl End {
+    /// The object that it names, where it is no address.
+    pub fn object(&self) -> Option<ObjectRef> {
+        match &self.place {
+            EndPlace::Pod(id) => Some(ObjectRef::namespaced(Kind::Pod, id)),
+            EndPlace::Node(name) => Some(ObjectRef::cluster_wide(Kind::Node, name)),
+            EndPlace::Address(_) => None,
+        }
+    }
+}
+
 impl Transport {
+    /// ICMP of whichever family the ends have.
+    pub const ICMP: Self = Self {
+        number: None,
+        port: 0,
+    };
+
+    /// The protocol's number; `None` is [`Self::ICMP`].
+    pub fn protocol(&self) -> Option<u8> {
+        self.number
+    }
+
+    /// The destination port; 0 for protocols without ports.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// A protocol by number with a port, which counts for TCP, UDP and SCTP only.
     pub fn new(protocol: u8, port: u16) -> Self {
         Self {

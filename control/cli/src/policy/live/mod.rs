@@ -1,0 +1,47 @@
+//! The same questions put to the running gateway, over its local API.
+
+mod diff;
+mod explain;
+mod list;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use patronus_api::{Client, ClientError};
+
+pub use diff::diff;
+pub use explain::explain;
+pub use list::list;
+
+/// Which gateway to ask.
+#[derive(Debug, Args)]
+pub struct Gateway {
+    /// Where the running gateway's API is
+    #[arg(long, value_name = "SOCKET", default_value = patronus_api::SOCKET_PATH)]
+    socket: PathBuf,
+}
+
+impl Gateway {
+    fn connect(&self) -> Result<Client, ClientError> {
+        Client::connect(&self.socket)
+    }
+}
+
+/// `file:line` as the API tells a place; the line is 0 where there is none.
+fn place(source: &str) -> (String, u32) {
+    let split = source.rsplit_once(':');
+    let split = split.and_then(|(file, line)| Some((file.to_owned(), line.parse().ok()?)));
+    split.unwrap_or_else(|| (source.to_owned(), 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_file_and_perhaps_a_line() {
+        assert_eq!(place("a:b.yaml:12"), ("a:b.yaml".to_owned(), 12));
+        assert_eq!(place("a:b.yaml"), ("a:b.yaml".to_owned(), 0));
+        assert_eq!(place(""), (String::new(), 0));
+    }
+}
