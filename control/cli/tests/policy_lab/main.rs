@@ -6,6 +6,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod probes;
+mod wire;
 
 use std::collections::BTreeSet;
 use std::fs;

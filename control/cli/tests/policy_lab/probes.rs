@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use patronus_lab::{Lab, Site};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::wire::Form;
+
 /// One address pair of a site's host that traffic comes from and goes to.
 #[derive(Clone, Copy, Debug)]
 pub struct End {
@@ -87,14 +89,6 @@ impl Probe {
         let names = (ENDS[self.src_end].name, ENDS[self.dst_end].name);
         names == (src, dst) && (self.protocol, self.port) == (protocol, port)
     }
-
-    /// An unconnected socket at its source.
-    fn socket(&self) -> Socket {
-        let socket = socket_of(self.protocol, self.src).unwrap();
-        socket.bind(&SocketAddr::new(self.src, 0).into()).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        socket
-    }
 }
 
 impl fmt::Display for Probe {
@@ -107,16 +101,14 @@ impl fmt::Display for Probe {
 
 /// Every way between ends of different sites, over both families: what stays within a site passes no gateway.
 pub fn all_probes() -> Vec<Probe> {
-    let has_sctp = socket_of(SCTP, Ipv4Addr::LOCALHOST.into()).is_ok();
-    if !has_sctp {
-        println!("this kernel has no SCTP: TCP and UDP only");
+    if !has_sctp() {
+        println!("this kernel has no SCTP: its INIT and INIT ACK are made by hand");
     }
-    let doors = || DOORS.into_iter().filter(|door| has_sctp || door.0 != SCTP);
     let mut probes = Vec::new();
     for (src_end, src) in ENDS.iter().enumerate() {
         for (dst_end, dst) in ENDS.iter().enumerate() {
             for (src_addr, dst_addr) in [(src.v4(), dst.v4()), (src.v6(), dst.v6())] {
-                for (protocol, port) in doors().filter(|_| src.site != dst.site) {
+                for (protocol, port) in DOORS.into_iter().filter(|_| src.site != dst.site) {
                     probes.push(Probe {
                         src: src_addr,
                         dst: dst_addr,
@@ -132,13 +124,39 @@ pub fn all_probes() -> Vec<Probe> {
     probes
 }
 
-fn socket_of(protocol: u8, addr: IpAddr) -> std::io::Result<Socket> {
-    let kind = match protocol {
-        UDP => Type::DGRAM,
-        _ => Type::STREAM,
+/// Whether the kernel itself speaks SCTP; modules are loaded by asking.
+fn has_sctp() -> bool {
+    Socket::new(Domain::IPV4, Type::STREAM, Some(number_of(SCTP))).is_ok()
+}
+
+fn number_of(protocol: u8) -> Protocol {
+    Protocol::from(i32::from(protocol))
+}
+
+/// A socket bound to an address; port 0 takes any.
+fn socket_at(protocol: u8, addr: IpAddr, port: u16) -> (Socket, Carrier) {
+    let (kind, carrier) = match protocol {
+        UDP => (Type::DGRAM, Carrier::Datagrams(Form::Plain)),
+        SCTP if !has_sctp() => {
+            let has_ip_header = addr.is_ipv4();
+            let form = Form::Init { has_ip_header };
+            (Type::RAW, Carrier::Datagrams(form))
+        }
+        _ => (Type::STREAM, Carrier::Stream),
     };
-    let domain = Domain::for_address(SocketAddr::new(addr, 0));
-    Socket::new(domain, kind, Some(Protocol::from(i32::from(protocol))))
+    let port = if kind == Type::RAW { 0 } else { port };
+    let bound = SocketAddr::new(addr, port);
+    let socket = Socket::new(Domain::for_address(bound), kind, Some(number_of(protocol))).unwrap();
+    socket.set_reuse_address(kind == Type::STREAM).unwrap();
+    socket.bind(&bound.into()).unwrap();
+    socket.set_nonblocking(true).unwrap();
+    (socket, carrier)
+}
+
+/// What a socket carries.
+enum Carrier {
+    Stream,
+    Datagrams(Form),
 }
 
 /// Servers at every door of every end. They answer each request with itself and remember its number.
@@ -195,7 +213,7 @@ impl Drop for Servers {
 /// One address and port where requests arrive.
 enum Door {
     Streams(TcpListener, Vec<Visit>),
-    Datagrams(UdpSocket),
+    Datagrams(UdpSocket, Form, u16),
 }
 
 /// An accepted connection and what has been read from it.
@@ -206,25 +224,25 @@ struct Visit {
 
 impl Door {
     fn open((protocol, addr, port): (u8, IpAddr, u16)) -> Self {
-        let socket = socket_of(protocol, addr).unwrap();
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&SocketAddr::new(addr, port).into()).unwrap();
-        socket.set_nonblocking(true).unwrap();
-        if protocol == UDP {
-            return Self::Datagrams(socket.into());
+        match socket_at(protocol, addr, port) {
+            (socket, Carrier::Datagrams(form)) => Self::Datagrams(socket.into(), form, port),
+            (socket, Carrier::Stream) => {
+                socket.listen(128).unwrap();
+                Self::Streams(socket.into(), Vec::new())
+            }
         }
-        socket.listen(128).unwrap();
-        Self::Streams(socket.into(), Vec::new())
     }
 
     fn serve(&mut self, arrived: &Mutex<BTreeSet<u32>>) {
         match self {
-            Self::Datagrams(socket) => {
-                let mut request = [0; NUMBER_LEN];
-                while let Ok((NUMBER_LEN, from)) = socket.recv_from(&mut request) {
-                    arrived.lock().unwrap().insert(u32::from_be_bytes(request));
-                    // The client asks again if this one is lost.
-                    let _ = socket.send_to(&request, from);
+            Self::Datagrams(socket, form, port) => {
+                let mut bytes = [0; DATAGRAM_MAX];
+                while let Ok((len, from)) = socket.recv_from(&mut bytes) {
+                    if let Some(number) = form.read_request(&bytes[..len], *port) {
+                        arrived.lock().unwrap().insert(number);
+                        // The client asks again if this one is lost.
+                        let _ = socket.send_to(&form.answer(number, *port), from);
+                    }
                 }
             }
             Self::Streams(listener, visits) => {
@@ -272,6 +290,8 @@ enum Way {
     },
     Datagrams {
         socket: UdpSocket,
+        form: Form,
+        request: Vec<u8>,
         to: SocketAddr,
         asked: Option<Instant>,
     },
@@ -279,25 +299,27 @@ enum Way {
 
 impl Attempt {
     fn begin(probe: &Probe, number: u32) -> Self {
-        let socket = probe.socket();
         let to = SocketAddr::new(probe.dst, probe.port);
-        let way = if probe.protocol == UDP {
-            Way::Datagrams {
+        let way = match socket_at(probe.protocol, probe.src, 0) {
+            (socket, Carrier::Datagrams(form)) => Way::Datagrams {
                 socket: socket.into(),
-                to,
+                form,
+                request: form.request(number, probe.port),
+                // A raw socket knows no port.
+                to: match form {
+                    Form::Plain => to,
+                    Form::Init { .. } => SocketAddr::new(probe.dst, 0),
+                },
                 asked: None,
-            }
-        } else {
-            // It is under way: EINPROGRESS.
-            let begun = socket.connect(&to.into()).unwrap_err();
-            assert_eq!(
-                begun.raw_os_error(),
-                Some(nix::errno::Errno::EINPROGRESS as i32),
-                "{probe}: {begun}"
-            );
-            Way::Stream {
-                stream: socket.into(),
-                has_asked: false,
+            },
+            (socket, Carrier::Stream) => {
+                let begun = socket.connect(&to.into()).unwrap_err();
+                let under_way = Some(nix::errno::Errno::EINPROGRESS as i32);
+                assert_eq!(begun.raw_os_error(), under_way, "{probe}: {begun}");
+                Way::Stream {
+                    stream: socket.into(),
+                    has_asked: false,
+                }
             }
         };
         Self {
@@ -309,24 +331,35 @@ impl Attempt {
 
     /// Goes on as far as it can without waiting; whether the answer has come.
     fn step(&mut self) -> bool {
-        let number = self.number.to_be_bytes();
-        let mut answer = [0; NUMBER_LEN];
-        let heard = match &mut self.way {
-            Way::Datagrams { socket, to, asked } => {
+        let mut bytes = [0; DATAGRAM_MAX];
+        self.has_answer |= match &mut self.way {
+            Way::Datagrams {
+                socket,
+                form,
+                request,
+                to,
+                asked,
+            } => {
                 if asked.is_none_or(|then| then.elapsed() >= ASK_AGAIN) {
                     *asked = Some(Instant::now());
-                    let _ = socket.send_to(&number, *to);
+                    // A full buffer or a route that is away for the moment: it asks again.
+                    let _ = socket.send_to(request, *to);
                 }
-                socket.recv(&mut answer)
+                let mut heard = false;
+                while let Ok(len) = socket.recv(&mut bytes) {
+                    heard |= form.is_answer(&bytes[..len], self.number);
+                }
+                heard
             }
             Way::Stream { stream, has_asked } => {
+                let number = self.number.to_be_bytes();
                 if !*has_asked {
                     *has_asked = stream.write(&number).is_ok_and(|len| len == NUMBER_LEN);
                 }
-                stream.read(&mut answer)
+                let answer = &mut bytes[..NUMBER_LEN];
+                stream.read(answer).is_ok_and(|len| len == NUMBER_LEN) && *answer == number
             }
         };
-        self.has_answer |= heard.is_ok_and(|len| len == NUMBER_LEN) && answer == number;
         self.has_answer
     }
 }
@@ -399,6 +432,8 @@ pub fn settle_in(lab: &Lab) {
 }
 
 const NUMBER_LEN: usize = 4;
+/// More than any request or answer, IP header included.
+const DATAGRAM_MAX: usize = 128;
 /// How long the servers and the clients sleep between turns.
 const TURN: Duration = Duration::from_millis(2);
 /// When a datagram without an answer is sent again.
