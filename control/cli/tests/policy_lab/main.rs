@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{JoinHandle, sleep};
 use std::time::Duration;
 
-use common::{Conf, Daemon, Mesh, PATIENCE, Pair, Place, can_run, patronus, until};
+use common::{Daemon, Mesh, PATIENCE, Pair, Place, can_run, patronus, until};
 use patronus_api::{ExplainRequest, VerdictView};
 use patronus_lab::{Family, Lab, Site};
 use patronus_policy::cluster::Cluster;

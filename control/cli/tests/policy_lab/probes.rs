@@ -418,7 +418,8 @@ pub fn observe(
 
 /// Gives every host the addresses of its pods.
 pub fn settle_in(lab: &Lab) {
-    for end in ENDS.iter().filter(|end| end.last != 2) {
+    let is_here = |end: &&End| lab.sites.iter().any(|site| site.number == end.site);
+    for end in ENDS.iter().filter(is_here).filter(|end| end.last != 2) {
         let addresses = [
             format!("{}/24", end.v4()).parse().unwrap(),
             format!("{}/64", end.v6()).parse().unwrap(),
