@@ -19,7 +19,7 @@ use patronus_packet::Prefix;
 use patronus_policy::Severity;
 use patronus_tunnel::WorkerId;
 use tokio::io::AsyncReadExt;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::api::{ApiServer, ApiState, Live, WorkerCounts};
@@ -102,7 +102,26 @@ struct Daemon {
 /// Where control hears from.
 struct Doors {
     calls: mpsc::Receiver<Call>,
+    signals: Signals,
     exit_with_stdin: bool,
+}
+
+/// The signals that a gateway answers to; without a listener each of them would kill it.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
 }
 
 impl Daemon {
@@ -178,6 +197,8 @@ impl Daemon {
         let api_state = ApiState::new(live, flow_tables, Box::new(rule_counts.clone()), seed);
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
 
+        // Whoever reads that the gateway runs may send a SIGHUP at once.
+        let signals = Signals::listen()?;
         let (events_in, events) = exchange::events();
         let seeds = engines
             .into_iter()
@@ -224,6 +245,7 @@ impl Daemon {
         daemon.log_start(tun.backend);
         let doors = Doors {
             calls,
+            signals,
             exit_with_stdin: options.exit_with_stdin,
         };
         Ok((daemon, doors))
@@ -260,10 +282,6 @@ impl Daemon {
 
     /// Takes one thing at a time until it is told to end.
     async fn control(&mut self, mut doors: Doors) -> anyhow::Result<()> {
-        let listen = |kind| signal(kind).context("cannot listen for signals");
-        let mut terminate = listen(SignalKind::terminate())?;
-        let mut interrupt = listen(SignalKind::interrupt())?;
-        let mut hangup = listen(SignalKind::hangup())?;
         let mut status = tokio::time::interval_at(
             tokio::time::Instant::now() + STATUS_INTERVAL,
             STATUS_INTERVAL,
@@ -276,10 +294,10 @@ impl Daemon {
         tokio::pin!(stdin_ended);
         loop {
             tokio::select! {
-                _ = terminate.recv() => { tracing::info!("SIGTERM: stopping"); return Ok(()); }
-                _ = interrupt.recv() => { tracing::info!("SIGINT: stopping"); return Ok(()); }
+                _ = doors.signals.terminate.recv() => { tracing::info!("SIGTERM: stopping"); return Ok(()); }
+                _ = doors.signals.interrupt.recv() => { tracing::info!("SIGINT: stopping"); return Ok(()); }
                 () = &mut stdin_ended => { tracing::info!("standard input ended: stopping"); return Ok(()); }
-                _ = hangup.recv() => self.reload().await,
+                _ = doors.signals.hangup.recv() => self.reload().await,
                 Some((request, reply)) = doors.calls.recv() => {
                     // The client may have left; then nobody wants the answer.
                     let _ = reply.send(self.answer(request).await);

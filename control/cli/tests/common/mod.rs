@@ -580,12 +580,18 @@ pub struct Mesh {
 impl Mesh {
     /// `sites` sites over IPv4; `change` may edit each configuration before it runs.
     pub fn up(sites: usize, change: impl Fn(&mut Conf)) -> Self {
+        Self::up_with(sites, |_| {}, change)
+    }
+
+    /// As [`Mesh::up`], after `furnish` has seen every gateway's folder.
+    pub fn up_with(sites: usize, furnish: impl Fn(&Place), change: impl Fn(&mut Conf)) -> Self {
         let lab = Lab::build(sites).unwrap();
         let places: Vec<Place> = lab
             .sites
             .iter()
             .map(|site| Place::within(&site.gateway))
             .collect();
+        places.iter().for_each(furnish);
         let conf_of = |own: &Site| {
             let mut conf = Conf::new(&own.interface(), &format!("10.255.0.{}/32", own.number));
             for (site, place) in lab.sites.iter().zip(&places) {
