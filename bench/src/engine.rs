@@ -5,6 +5,7 @@
 //! as many threads with an engine each run at once.
 
 mod cases;
+mod policy;
 mod scaling;
 mod stages;
 
@@ -126,7 +127,7 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
     let core = pin::choose(options.core)?;
     let mut report = empty_report(options, env, core, conduct);
     let mhz = report.env.cpu_mhz;
-    let mut staged = Vec::new();
+    let (mut staged, mut policed) = (Vec::new(), Vec::new());
     pin::on_core(core, || {
         for (at, case) in cases.iter().enumerate() {
             eprintln!("bench engine: case {} of {}: {case}", at + 1, cases.len());
@@ -145,6 +146,9 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
             if stages::is_metered(case) {
                 staged.extend(stages::measure(case, conduct)?);
             }
+            if policy::is_measured(case) {
+                policed.extend(policy::measure(case, conduct)?);
+            }
         }
         Ok(())
     })?;
@@ -162,6 +166,14 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
             "Where the time goes: one flow, one peer, a run of its own with a clock at every stage"
                 .to_owned(),
         columns: stages::columns(),
+        rows: (first..report.rows.len()).collect(),
+    });
+    checks.extend(policy::checks(&policed));
+    let first = report.rows.len();
+    report.rows.extend(policed);
+    report.tables.push(Table {
+        title: "Policy on: time per packet of a known flow, in turn with policy off".to_owned(),
+        columns: policy::columns(),
         rows: (first..report.rows.len()).collect(),
     });
     if options.workers > 1 {
@@ -204,7 +216,7 @@ fn conduct(options: &EngineOptions) -> Result<Conduct> {
 
 fn empty_report(options: &EngineOptions, env: Env, core: usize, conduct: Conduct) -> Report {
     let notes = vec![
-        "no policy is in force: `patronus bench policy` measures that".to_owned(),
+        "policy is off but where a table says so; `patronus bench policy` measures first packets".to_owned(),
         "cycles are nanoseconds times the clock of /proc/cpuinfo, not counted ones".to_owned(),
         "single packets are UDP with finished checksums, superpackets TCP as the kernel's TSO gives them; what is \
          opened is joined (TSO, USO); each packet belongs to the next flow in turn, which is the worst for caches"

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use patronus_engine::stages::StageTimes;
-use patronus_engine::{Engine, EngineConfig, Generation, PeerId, PeerSpec, PeerStats, Snapshot};
+use patronus_engine::{
+    Engine, EngineConfig, Generation, PeerId, PeerSpec, PeerStats, Policy, Snapshot,
+};
 use patronus_packet::{Endpoint, Joining, Prefix, TrainLimits, TunFrame, UdpFrame};
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
 
@@ -134,6 +136,22 @@ impl World {
     /// The traffic.
     pub fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    /// Has the hub enforce a policy, or none; its flows are judged again at their next packets.
+    pub fn enforce(&mut self, policy: Option<Policy>) {
+        let old = self.hub.engine.snapshot();
+        let snapshot = Snapshot::new(
+            Generation(old.generation().0 + 1),
+            old.identity().clone(),
+            old.epoch(),
+            old.mtu(),
+            old.peers().cloned(),
+        )
+        .with_policy(policy);
+        self.hub
+            .engine
+            .handle_snapshot(Arc::new(snapshot), Instant::now());
     }
 
     /// Has the hub book its time on stages, or stops that.

@@ -124,13 +124,20 @@ fn a_quick_run_has_every_case_and_passes_no_target() {
             "seal_1420_of_aead",
             "open_1420_of_aead",
             "seal_45x1380_of_aead",
-            "open_45x1380_of_aead"
+            "open_45x1380_of_aead",
+            "policy_seal_1420_ratio",
+            "policy_open_1420_ratio",
+            "policy_seal_45x1380_ratio",
+            "policy_open_45x1380_ratio"
         ]
     );
     let (staged, rows): (Vec<_>, Vec<_>) = report
         .rows
         .iter()
+        .filter(|row| !row.is(&[("part", "policy".into())]))
         .partition(|row| row.is(&[("part", "stages".into())]));
+    // Two frames, both ways.
+    assert_eq!(report.rows.len() - staged.len() - rows.len(), 4);
     // Three frames, both ways.
     assert_eq!(staged.len(), 6);
     for row in staged {
