@@ -5,15 +5,15 @@
 //! whether it lives or not.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES, RefusalMode};
-use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event, Policy, Refusal};
+use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
+use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller};
 use patronus_packet::Prefix;
 use patronus_policy::Severity;
@@ -22,11 +22,12 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::api::{ApiServer, ApiState, Live, WorkerCounts};
+use crate::api::{ApiServer, ApiState, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
+use crate::in_force::{base_of, live, load_policy, policy_of};
 use crate::link::Link;
-use crate::policy::{self, LoadReport, PolicyInForce, PolicyRefused, PolicyStore};
+use crate::policy::{self, PolicyInForce, PolicyStore};
 use crate::registry::{NamedEndpoint, Registry};
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
@@ -735,70 +736,6 @@ impl Daemon {
             "stopped"
         );
         report.map_or(Ok(()), |file| file.write(&end))
-    }
-}
-
-/// The policy to start with.
-async fn load_policy(
-    config: &Config,
-    config_path: &Path,
-    seed: u64,
-) -> anyhow::Result<PolicyStore> {
-    let mut store = PolicyStore::new(seed);
-    let base = base_of(config_path);
-    if let Some(loaded) = policy::read_folder(&base, &config.policy.directory)? {
-        store.apply(loaded);
-    }
-    let report = &store.in_force().report;
-    if report.has_errors() {
-        return Err(PolicyRefused(LoadReport::clone(report)).into());
-    }
-    Ok(store)
-}
-
-/// Where relative paths of the configuration begin.
-fn base_of(config_path: &Path) -> PathBuf {
-    config_path.parent().unwrap_or(Path::new("")).to_owned()
-}
-
-/// What workers judge by; nothing where the site has no policy.
-fn policy_of(config: &Config, in_force: &PolicyInForce) -> Option<Policy> {
-    in_force.has_policy.then(|| Policy {
-        table: in_force.table.clone(),
-        keep_established: config.policy.keep_established,
-        refusal: refusal_of(config),
-    })
-}
-
-fn refusal_of(config: &Config) -> Refusal {
-    match config.policy.refusal {
-        RefusalMode::Drop => Refusal::Drop,
-        RefusalMode::Reject => Refusal::Reject,
-    }
-}
-
-/// What the local API tells of this moment.
-fn live(
-    config: &Config,
-    registry: &Registry,
-    snapshot: Arc<patronus_engine::Snapshot>,
-    policy: Arc<PolicyInForce>,
-) -> Live {
-    let named = registry.peers().iter().filter_map(|peer| {
-        let id = registry.spec(&peer.public_key)?.id;
-        let name = match &peer.name {
-            Some(name) => name.as_str().to_owned(),
-            None => format!("{:?}", peer.public_key),
-        };
-        Some((id, name))
-    });
-    Live {
-        site: config.site.name.as_str().to_owned(),
-        peer_names: named.collect(),
-        snapshot,
-        policy,
-        keep_established: config.policy.keep_established,
-        refusal: refusal_of(config),
     }
 }
 

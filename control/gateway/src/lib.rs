@@ -7,6 +7,7 @@ mod api;
 mod daemon;
 mod denials;
 pub mod exchange;
+mod in_force;
 mod link;
 mod policy;
 mod registry;

@@ -1,0 +1,76 @@
+//! What is in force: policy as workers judge by it, and the moment as the local API tells it, made from the
+//! configuration, the manifests and the registry. Called by the daemon at the start and after each reload.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use patronus_config::{Config, RefusalMode};
+use patronus_engine::{Policy, Refusal, Snapshot};
+
+use crate::api::Live;
+use crate::policy::{self, LoadReport, PolicyInForce, PolicyRefused, PolicyStore};
+use crate::registry::Registry;
+
+/// The policy to start with.
+pub async fn load_policy(
+    config: &Config,
+    config_path: &Path,
+    seed: u64,
+) -> anyhow::Result<PolicyStore> {
+    let mut store = PolicyStore::new(seed);
+    let base = base_of(config_path);
+    if let Some(loaded) = policy::read_folder(&base, &config.policy.directory)? {
+        store.apply(loaded);
+    }
+    let report = &store.in_force().report;
+    if report.has_errors() {
+        return Err(PolicyRefused(LoadReport::clone(report)).into());
+    }
+    Ok(store)
+}
+
+/// Where relative paths of the configuration begin.
+pub fn base_of(config_path: &Path) -> PathBuf {
+    config_path.parent().unwrap_or(Path::new("")).to_owned()
+}
+
+/// What workers judge by; nothing where the site has no policy.
+pub fn policy_of(config: &Config, in_force: &PolicyInForce) -> Option<Policy> {
+    in_force.has_policy.then(|| Policy {
+        table: in_force.table.clone(),
+        keep_established: config.policy.keep_established,
+        refusal: refusal_of(config),
+    })
+}
+
+fn refusal_of(config: &Config) -> Refusal {
+    match config.policy.refusal {
+        RefusalMode::Drop => Refusal::Drop,
+        RefusalMode::Reject => Refusal::Reject,
+    }
+}
+
+/// What the local API tells of this moment.
+pub fn live(
+    config: &Config,
+    registry: &Registry,
+    snapshot: Arc<Snapshot>,
+    policy: Arc<PolicyInForce>,
+) -> Live {
+    let named = registry.peers().iter().filter_map(|peer| {
+        let id = registry.spec(&peer.public_key)?.id;
+        let name = match &peer.name {
+            Some(name) => name.as_str().to_owned(),
+            None => format!("{:?}", peer.public_key),
+        };
+        Some((id, name))
+    });
+    Live {
+        site: config.site.name.as_str().to_owned(),
+        peer_names: named.collect(),
+        snapshot,
+        policy,
+        keep_established: config.policy.keep_established,
+        refusal: refusal_of(config),
+    }
+}
