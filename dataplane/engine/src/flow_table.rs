@@ -32,6 +32,8 @@ const FLAG_EARLIER: u64 = 8;
 /// Where the rule begins in word 5, and the flags.
 const RULE_SHIFT: u32 = 44;
 const FLAGS_SHIFT: u32 = 40;
+/// Where word 6 has the time of the last packet.
+const LAST_SEEN_SHIFT: u32 = 16;
 const PROTOCOL_TCP: u8 = 6;
 
 /// Which side sent the first packet of a flow.
@@ -224,7 +226,7 @@ impl FlowWriter {
         self.table.candidates(hash).find_map(|slot| {
             let words = self.table.entries[slot].read_own();
             let found = words[1..5] == head && words[5] & KEY_MASK == tail;
-            (found && !is_idle(&decode(words), now_s)).then_some(FlowSlot(slot as u32))
+            (found && !are_words_idle(&words, now_s)).then_some(FlowSlot(slot as u32))
         })
     }
 
@@ -316,11 +318,15 @@ impl FlowWriter {
     /// Adds traffic to the entry in `slot`.
     #[inline]
     pub fn touch(&mut self, slot: FlowSlot, packets: u32, bytes: u64, now_s: u32) {
-        let mut flow = self.flow(slot);
-        flow.packets = flow.packets.saturating_add(packets);
-        flow.bytes = flow.bytes.saturating_add(bytes);
-        flow.last_seen_s = now_s & SECONDS_MASK;
-        self.table.entries[slot.0 as usize].write(encode(&flow));
+        // On the words themselves: decoding and encoding an entry costs more than looking it up.
+        let entry = &self.table.entries[slot.0 as usize];
+        let mut words = entry.read_own();
+        let counted = (words[0] >> 32) as u32;
+        words[0] = u64::from(counted.saturating_add(packets)) << 32;
+        words[6] &= !(u64::from(SECONDS_MASK) << LAST_SEEN_SHIFT);
+        words[6] |= u64::from(now_s & SECONDS_MASK) << LAST_SEEN_SHIFT;
+        words[7] = words[7].saturating_add(bytes);
+        entry.write(words);
     }
 
     /// A free slot of the bucket: an empty one, an idle one, or the one that was idle longest. Denied flows give way
@@ -359,7 +365,12 @@ fn tag_of(hash: u64) -> u16 {
 }
 
 fn age_s(flow: &Flow, now_s: u32) -> u32 {
-    match now_s.wrapping_sub(flow.last_seen_s) & SECONDS_MASK {
+    age_since(flow.last_seen_s, now_s)
+}
+
+#[inline]
+fn age_since(last_seen_s: u32, now_s: u32) -> u32 {
+    match now_s.wrapping_sub(last_seen_s) & SECONDS_MASK {
         // Touched in the future: a reader took its time a moment before the writer did.
         ahead if ahead > SECONDS_MASK - CLOCK_SKEW_S => 0,
         age => age,
@@ -367,12 +378,22 @@ fn age_s(flow: &Flow, now_s: u32) -> u32 {
 }
 
 fn is_idle(flow: &Flow, now_s: u32) -> bool {
-    let limit = if flow.key.protocol == PROTOCOL_TCP {
-        IDLE_TCP_S
-    } else {
-        IDLE_OTHER_S
-    };
-    age_s(flow, now_s) > limit
+    age_s(flow, now_s) > idle_limit_s(flow.key.protocol)
+}
+
+/// [`is_idle`] of an entry that is not decoded.
+#[inline]
+fn are_words_idle(words: &[u64; 8], now_s: u32) -> bool {
+    let last_seen_s = (words[6] >> LAST_SEEN_SHIFT) as u32 & SECONDS_MASK;
+    age_since(last_seen_s, now_s) > idle_limit_s((words[5] >> 32) as u8)
+}
+
+#[inline]
+fn idle_limit_s(protocol: u8) -> u32 {
+    match protocol {
+        PROTOCOL_TCP => IDLE_TCP_S,
+        _ => IDLE_OTHER_S,
+    }
 }
 
 /// The bits of word 5 that belong to the key: ports, protocol, family.
@@ -418,7 +439,7 @@ fn encode(flow: &Flow) -> [u64; 8] {
         rule
     };
     let meta = u64::from(flow.generation)
-        | u64::from(flow.last_seen_s) << 16
+        | u64::from(flow.last_seen_s) << LAST_SEEN_SHIFT
         | u64::from(flow.peer.0) << 40;
     let head = u64::from(flow.packets) << 32;
     [
@@ -467,7 +488,7 @@ fn decode(words: [u64; 8]) -> Flow {
             (true, true) => Passage::Cut(rule),
         },
         generation: meta as u16,
-        last_seen_s: (meta >> 16) as u32 & SECONDS_MASK,
+        last_seen_s: (meta >> LAST_SEEN_SHIFT) as u32 & SECONDS_MASK,
         packets: (head >> 32) as u32,
         bytes,
     }

@@ -72,7 +72,7 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
     count_tun(engine, packets, frame.buf.len());
     engine.stages.lap(Stage::Parse);
     let look = Look::at(frame.buf.data(), &info, engine.snapshot.policy());
-    let peer = match flow_outbound(engine, &info, look, packets, frame.buf.len(), now) {
+    let peer = match flow_outbound(engine, &info, &look, packets, frame.buf.len(), now) {
         Ok(peer) => {
             engine.stages.lap(Stage::Flow);
             peer
@@ -293,7 +293,7 @@ fn count_tun(engine: &mut Engine, packets: u64, bytes: usize) {
 fn flow_outbound(
     engine: &mut Engine,
     info: &PacketInfo,
-    look: Look,
+    look: &Look,
     packets: u64,
     bytes: usize,
     now: Instant,
@@ -303,7 +303,7 @@ fn flow_outbound(
         key: &info.key,
         peer,
         side: OpenedBy::Local,
-        look,
+        look: *look,
         packets,
         now,
         now_s,
@@ -325,7 +325,9 @@ fn flow_outbound(
             (slot.ok_or(DropReason::PolicyDeniedOut)?, peer)
         }
     };
-    policing::passed(engine, &case_of(peer));
+    if look.is_first_fragment() {
+        policing::passed(engine, &case_of(peer));
+    }
     engine
         .flows
         .touch(slot, packets as u32, bytes as u64, now_s);
@@ -666,7 +668,7 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant
     };
     let look = Look::at(packet, &info, engine.snapshot.policy());
     engine.stages.lap(Stage::Parse);
-    match flow_inbound(engine, &info, look, id, len, now) {
+    match flow_inbound(engine, &info, &look, id, len, now) {
         Ok(()) => {
             engine.stages.lap(Stage::Flow);
             // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
@@ -687,7 +689,7 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant
 fn flow_inbound(
     engine: &mut Engine,
     info: &PacketInfo,
-    look: Look,
+    look: &Look,
     id: PeerId,
     bytes: usize,
     now: Instant,
@@ -708,7 +710,7 @@ fn flow_inbound(
         key: &key,
         peer: id,
         side: OpenedBy::Remote,
-        look,
+        look: *look,
         packets: 1,
         now,
         now_s,
@@ -733,7 +735,9 @@ fn flow_inbound(
             enter_flow(engine, known, &case).ok_or(DropReason::PolicyDeniedIn)?
         }
     };
-    policing::passed(engine, &case);
+    if look.is_first_fragment() {
+        policing::passed(engine, &case);
+    }
     engine.flight = Some(Flight {
         key,
         peer: id,

@@ -101,19 +101,25 @@ impl Look {
     }
 
     #[inline]
-    pub(crate) fn is_opening(self) -> bool {
+    pub(crate) fn is_opening(&self) -> bool {
         self.role == Role::Opening
     }
 
     /// Whether the packet belongs to a flow by its own headers.
     #[inline]
-    pub(crate) fn has_flow(self) -> bool {
+    pub(crate) fn has_flow(&self) -> bool {
         !matches!(self.role, Role::Error(_)) && self.fragment != Fragment::Later
+    }
+
+    /// Whether the rest of its packet is to follow it.
+    #[inline]
+    pub(crate) fn is_first_fragment(&self) -> bool {
+        self.fragment == Fragment::First
     }
 
     /// Whether it is like any other packet of its flow.
     #[inline]
-    pub(crate) fn is_plain(self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.role == Role::Ordinary && self.fragment == Fragment::None
     }
 }
@@ -358,9 +364,7 @@ fn is_allowed_flow(engine: &Engine, policy: &Policy, key: &FlowKey, now_s: u32) 
 
 /// Notes a first fragment that passed, so that the rest of its packet may follow.
 pub(crate) fn passed(engine: &mut Engine, case: &Case<'_>) {
-    if case.look.fragment != Fragment::First {
-        return;
-    }
+    debug_assert!(case.look.is_first_fragment());
     let sent = case.key_from(case.side);
     let at = place(&sent, case.look.id, engine.config.seed);
     engine.policing.fragmented[at] = Some(Fragmented {

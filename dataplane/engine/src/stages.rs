@@ -1,7 +1,7 @@
 //! Where a worker's time goes, stage by stage. Off, it costs a look at a pointer per stage; nothing reads a clock.
 //!
-//! The clock is the host's ([`Engine::meter_stages`](crate::Engine::meter_stages)): nanoseconds, or cycles. Every
-//! [`lap`](Stages::lap) books the time since the one before on a stage, so that the stages add up to the whole.
+//! The clock is the host's ([`Engine::meter_stages`](crate::Engine::meter_stages)): nanoseconds, or cycles. At the end of
+//! every stage the time since the end of the one before is booked on it, so that the stages add up to the whole.
 
 /// A stage of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

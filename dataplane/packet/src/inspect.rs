@@ -1,7 +1,7 @@
 //! What policy wants to know of a packet beyond its flow: whether it opens a connection, which packet an ICMP error
 //! is about, and which fragments belong together.
 //!
-//! Called for packets that [`parse`](crate::parse) took; every byte may be hostile all the same. Nothing panics,
+//! Called for packets that [`parse`](crate::parse()) took; every byte may be hostile all the same. Nothing panics,
 //! nothing is allocated, and every walk is bounded.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -112,7 +112,7 @@ pub struct TestReport {
     pub should: Tally,
     /// Verdicts of optional cases.
     pub optional: Tally,
-    /// Those that do not hold, at most [`FAILURES_MAX`].
+    /// Those that do not hold, at most `FAILURES_MAX`.
     pub failures: Vec<Failure>,
     /// How many more failures there were.
     pub left_out: usize,
