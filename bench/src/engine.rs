@@ -162,9 +162,8 @@ pub fn engine(options: &EngineOptions) -> Result<Report> {
     let first = report.rows.len();
     report.rows.extend(staged);
     report.tables.push(Table {
-        title:
-            "Where the time goes: one flow, one peer, a run of its own with a clock at every stage"
-                .to_owned(),
+        title: "Where the time goes: nanoseconds per packet, with a clock at every stage"
+            .to_owned(),
         columns: stages::columns(),
         rows: (first..report.rows.len()).collect(),
     });
