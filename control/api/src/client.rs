@@ -23,28 +23,28 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// Nobody listens.
-    #[error("daemon unreachable at {path}: {source}: start it with `patronus run`")]
+    #[error("daemon unreachable at {path}: {reason}: start it with `patronus run`")]
     Unreachable {
         /// The socket.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// This user may not ask.
-    #[error("daemon unreachable at {path}: {source}: run as root, or join the group `patronus`")]
+    #[error("daemon unreachable at {path}: {reason}: run as root, or join the group `patronus`")]
     Forbidden {
         /// The socket.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The connection broke, or took too long.
-    #[error("daemon at {path} gave no answer: {source}: is it overloaded or just ending?")]
+    #[error("daemon at {path} gave no answer: {reason}: is it overloaded or just ending?")]
     Broken {
         /// The socket.
         path: PathBuf,
         /// The system's answer.
-        source: io::Error,
+        reason: io::Error,
     },
     /// The daemon refuses the request.
     #[error("{}: {}", .0.error, .0.fix)]
@@ -190,22 +190,22 @@ impl Client {
 
     fn open(&self) -> Result<UnixStream, ClientError> {
         let path = self.path.clone();
-        let stream = UnixStream::connect(&path).map_err(|source| match source.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, source },
-            _ => ClientError::Unreachable { path, source },
+        let stream = UnixStream::connect(&path).map_err(|reason| match reason.kind() {
+            io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, reason },
+            _ => ClientError::Unreachable { path, reason },
         })?;
         let patience = Some(PATIENCE);
         stream
             .set_read_timeout(patience)
             .and_then(|()| stream.set_write_timeout(patience))
-            .map_err(|source| self.broken(source))?;
+            .map_err(|reason| self.broken(reason))?;
         Ok(stream)
     }
 
-    fn broken(&self, source: io::Error) -> ClientError {
+    fn broken(&self, reason: io::Error) -> ClientError {
         ClientError::Broken {
             path: self.path.clone(),
-            source,
+            reason,
         }
     }
 
