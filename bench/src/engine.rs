@@ -39,7 +39,7 @@ pub struct EngineOptions {
     pub peers: Vec<usize>,
     /// Up to how many engines run at once; 1 leaves the part about scaling out.
     pub workers: usize,
-    /// Frames that the engine gets in one call; the daemon gives 8.
+    /// Frames that the engine gets in one call; the daemon gives up to 4 from a socket and 64 from the TUN.
     pub batch: usize,
     /// The core to run on; `None` for the last that this process may use.
     pub core: Option<usize>,

@@ -23,8 +23,8 @@ pub(crate) fn kernel_release() -> Option<String> {
     Some(release.to_str().ok()?.to_owned())
 }
 
-/// `read(2)`, past the wrapper of libc: that makes each call a cancellation point, which costs a twentieth of a small
-/// packet's read and serves `pthread_cancel` only.
+/// `read(2)`, past the wrapper of libc: that makes each call a cancellation point, which showed up in profiles of
+/// small packets and serves `pthread_cancel` only.
 pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     // SAFETY:
     // - the descriptor is open for the length of the call.

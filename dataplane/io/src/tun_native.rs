@@ -63,7 +63,7 @@ impl TunQueue for NativeQueue {
         } else {
             0
         };
-        // In one piece: two cost a small packet a tenth more.
+        // In one piece: the kernel has no list of pieces to copy in and walk.
         let storage = frame.buf.headed_storage_mut(header_len);
         let len = loop {
             match sys::read(self.file.as_fd(), storage) {
