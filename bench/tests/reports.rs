@@ -145,7 +145,7 @@ fn a_quick_run_has_every_case_and_passes_no_target() {
             true => ("seal_ns", "open_ns"),
             false => ("open_ns", "seal_ns"),
         };
-        assert!(row.figures[cipher].min > 0.0, "{row:?}");
+        assert!(row.figures.contains_key(cipher), "{row:?}");
         assert!(!row.figures.contains_key(other), "{row:?}");
     }
     // Three frames, each with three loads, both ways.
