@@ -78,11 +78,35 @@ pub fn configure(namespace: &Namespace, name: &str, setup: Setup<'_>) -> Result<
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().change(up).execute().await?;
         for (destination, via) in setup.routes {
-            add_route(&handle, index, *destination, *via).await?;
+            add_route(&handle, index, *destination, *via, None).await?;
         }
         Ok(())
     })
     .with_context(|| format!("configuring {name} in {} with {setup:?}", namespace.label()))
+}
+
+/// Adds a route through an interface that stands beside others to the same destination: the lowest metric counts for
+/// whoever is not bound to an interface.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_metric_route(
+    namespace: &Namespace,
+    name: &str,
+    destination: Prefix,
+    via: IpAddr,
+    metric: u32,
+) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        add_route(&handle, index, destination, Some(via), Some(metric)).await
+    })
+    .with_context(|| {
+        format!(
+            "routing {destination} over {name} in {} with metric {metric}",
+            namespace.label()
+        )
+    })
 }
 
 /// Replaces one address of an interface by another and renews the routes that went with it.
@@ -111,7 +135,7 @@ pub fn readdress(
         add_address(&handle, index, new).await?;
         // Linux drops IPv4 routes whose source address goes; those that stayed may be refused as present.
         for (destination, via) in routes {
-            match add_route(&handle, index, *destination, *via).await {
+            match add_route(&handle, index, *destination, *via, None).await {
                 Err(rtnetlink::Error::NetlinkError(refusal))
                     if refusal.raw_code() == -(nix::errno::Errno::EEXIST as i32) => {}
                 other => other?,
@@ -182,14 +206,14 @@ fn route_line(route: &RouteMessage) -> String {
     line
 }
 
-fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
+pub(crate) fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
     namespace
         .run(|| if_nametoindex(name))?
         .with_context(|| format!("no interface {name} in {}", namespace.label()))
 }
 
 /// Runs netlink requests inside a namespace; a netlink socket belongs to the namespace it was opened in.
-fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
+pub(crate) fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
 where
     T: Send,
     W: AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send,
@@ -224,6 +248,7 @@ async fn add_route(
     index: u32,
     destination: Prefix,
     via: Option<IpAddr>,
+    metric: Option<u32>,
 ) -> Result<(), rtnetlink::Error> {
     let network = destination.network();
     let mut route = RouteMessageBuilder::<IpAddr>::new()
@@ -235,6 +260,9 @@ async fn add_route(
         route = route.gateway(via).map_err(|_| {
             rtnetlink::Error::InvalidNla(format!("{via} cannot be the next hop to {destination}"))
         })?;
+    }
+    if let Some(metric) = metric {
+        route = route.priority(metric);
     }
     handle.route().add(route.build()).execute().await
 }

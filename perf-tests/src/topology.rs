@@ -79,6 +79,7 @@ impl Lab {
             name: other.interface(),
             public_key: other.key.public_key(),
             endpoint: Some(SocketAddr::new(other.wan_addr(outer), LISTEN_PORT)),
+            endpoints: Vec::new(),
             allowed_ips: other.prefixes(),
             preshared_key: None,
             keepalive_s: None,
@@ -90,16 +91,18 @@ impl Lab {
             addresses: site.tunnel_addresses().to_vec(),
             mtu: TUNNEL_MTU,
             peers: peers.collect(),
+            uplinks: Vec::new(),
             cores: cores_from(usize::from(site.number) - 1),
             socket_buffer_kib: None,
             credentials: Vec::new(),
+            appendix: String::new(),
         }
     }
 }
 
 /// The cores that this process may use, turned by `start`. All gateways of a lab share one machine: each begins
 /// with another core, or the first workers of all would meet on the first one.
-fn cores_from(start: usize) -> Vec<usize> {
+pub(crate) fn cores_from(start: usize) -> Vec<usize> {
     let Ok(allowed) = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) else {
         return Vec::new();
     };
@@ -208,7 +211,7 @@ impl Site {
 }
 
 /// Loopback up, and the switches that a router or a host needs.
-fn prepare(namespace: &Namespace, forwards: bool) -> Result<()> {
+pub(crate) fn prepare(namespace: &Namespace, forwards: bool) -> Result<()> {
     // Addresses are usable at once: nobody else is on these links.
     for scope in ["all", "default"] {
         namespace.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "0")?;
@@ -240,7 +243,7 @@ fn configure(
     )
 }
 
-fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
+pub(crate) fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
     End { namespace, name }
 }
 
