@@ -27,6 +27,9 @@ use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::in_force::{base_of, live, load_policy, policy_of};
 use crate::link::Link;
+use crate::path_desk::{PathDesk, Workers};
+use crate::path_events::{About, What};
+use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
 use crate::registry::{NamedEndpoint, Registry};
 use crate::report::{Report, ReportFile, StatusLine};
@@ -90,10 +93,12 @@ struct Daemon {
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
     api_state: Arc<ApiState>,
+    desk: Arc<PathDesk>,
     /// `None` after a compilation that ended by a panic: then the policy in force stays as it is.
     policy: Option<PolicyStore>,
     in_force: Arc<PolicyInForce>,
     denials: DenialLog,
+    path_log: PathLog,
     port: u16,
     mark: Option<u32>,
     offload: OffloadReport,
@@ -175,7 +180,7 @@ impl Daemon {
             joining: worker::joining_of(tun.offload),
             trains,
         });
-        let published = engines
+        let published: Vec<_> = engines
             .iter()
             .map(|engine| engine.published().clone())
             .collect();
@@ -195,7 +200,12 @@ impl Daemon {
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
         let live = live(&config, &registry, snapshot, in_force.clone());
-        let api_state = ApiState::new(live, flow_tables, Box::new(rule_counts.clone()), seed);
+        let desk = PathDesk::new(Workers {
+            exchange: exchange.clone(),
+            published: Vec::clone(&published),
+        });
+        let counts = Box::new(rule_counts.clone());
+        let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed);
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
 
         // Whoever reads that the gateway runs may send a SIGHUP at once.
@@ -234,9 +244,11 @@ impl Daemon {
             uapi: Some(uapi),
             api: Some(api),
             api_state,
+            desk,
             policy: Some(store),
             in_force,
             denials: DenialLog::new(epoch),
+            path_log: PathLog::new(epoch),
             port: uplinks.port,
             mark,
             offload,
@@ -646,55 +658,45 @@ impl Daemon {
 
     fn take_events(&mut self) {
         let mut lanes_changed = false;
+        let live = self.api_state.live();
         for event in self.events.take() {
-            let name = |id| self.name_of(id);
-            match event {
-                Event::HandshakeCompleted(id) => {
-                    tracing::debug!(peer = name(id), "handshake completed")
-                }
-                Event::EndpointChanged(id, endpoint) => {
-                    tracing::info!(peer = name(id), "peer has a new address");
-                    tracing::debug!(peer = name(id), addr = %endpoint.remote, "the new address");
-                }
+            let now = Instant::now();
+            let (id, what) = match event {
+                Event::HandshakeCompleted(id) => (id, What::HandshakeCompleted),
+                Event::EndpointChanged(id, endpoint) => (id, What::Endpoint(endpoint)),
+                Event::HandshakeTimeout(id) => (id, What::HandshakeGivenUp),
                 Event::LanesAgreed(id, lanes) => {
-                    tracing::debug!(peer = name(id), lanes = lanes.len(), "lanes agreed");
-                    lanes_changed |= self.registry.set_lanes(id, lanes);
+                    let count = lanes.len();
+                    if !self.registry.set_lanes(id, lanes) {
+                        continue;
+                    }
+                    lanes_changed = true;
+                    (id, What::Lanes(count))
                 }
                 Event::Denied(denial) => {
-                    let now = Instant::now();
                     let line = self.denials.line(&self.in_force.table, &denial, now);
                     if let Some(line) = line {
                         tracing::info!("policy: {line}");
                         tracing::debug!(key = ?denial.key, "the denied connection");
                     }
+                    continue;
                 }
-                Event::Path(id, event) => tracing::debug!(peer = name(id), ?event, "path"),
-                Event::HandshakeTimeout(id) => {
-                    tracing::warn!(
-                        peer = name(id),
-                        "no answer to handshakes for 90 s: waiting packets dropped"
-                    );
+                Event::Path(id, event) => {
+                    let name = live.name_of_id(id);
+                    let told = self.desk.take(&live.snapshot, (id, &name), event, now);
+                    if let Some(record) = told {
+                        self.path_log.tell(&record, now);
+                    }
+                    continue;
                 }
-            }
+            };
+            let peer = Some(live.name_of_id(id));
+            let about = About { peer, path: None };
+            let record = self.desk.put(&live.snapshot, about, what, now);
+            self.path_log.tell(&record, now);
         }
         if lanes_changed {
             self.publish();
-        }
-    }
-
-    /// The name that the configuration gives a peer, or the start of its key.
-    fn name_of(&self, id: patronus_engine::PeerId) -> String {
-        let is_it = |peer: &&Peer| {
-            self.registry
-                .spec(&peer.public_key)
-                .is_some_and(|spec| spec.id == id)
-        };
-        match self.registry.peers().iter().find(is_it) {
-            Some(Peer {
-                name: Some(name), ..
-            }) => name.as_str().to_owned(),
-            Some(peer) => format!("{:?}", peer.public_key),
-            None => "removed peer".to_owned(),
         }
     }
 
