@@ -10,6 +10,7 @@
 //!
 //! A link's bottleneck is where the internet sends to the site. IPv4 only.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -52,6 +53,13 @@ pub struct Pair {
     pub one: u8,
     /// The uplink of site 2.
     pub two: u8,
+}
+
+impl fmt::Display for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let letter = |uplink| if uplink == 0 { 'a' } else { 'b' };
+        write!(f, "1{}-2{}", letter(self.one), letter(self.two))
+    }
 }
 
 impl Twin {
