@@ -9,6 +9,7 @@ use serde_json::Value;
 /// Who may depend on whom, below itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-aead", &[]),
+    ("patronus-impair", &[]),
     ("patronus-packet", &[]),
     ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
@@ -60,6 +61,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CONTROL_ONLY: &[&str] = &["tokio", "axum", "hyper", "rtnetlink", "clap", "serde_json"];
 const DATAPLANE: &[&str] = &[
     "patronus-aead",
+    "patronus-impair",
     "patronus-packet",
     "patronus-policy",
     "patronus-tunnel",
