@@ -513,6 +513,8 @@ fn peer(
         worker: WorkerId(0),
         stats: Arc::new(PeerStats::default()),
         lanes: Vec::new(),
+        paths: Vec::new(),
+        board: Arc::default(),
     }
 }
 

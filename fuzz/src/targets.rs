@@ -236,6 +236,7 @@ pub fn outer(data: &[u8]) {
         buf: FrameBuf::from_data(bytes),
         segment_len: usize::from(*unit) * 8,
         endpoint: Endpoint::from(SocketAddr::from(([203, 0, 113, 5], 7))),
+        tos: 0,
     };
     for worker in 0..2 {
         net.inject_frame(GATEWAY, worker, frame(&bytes));

@@ -668,6 +668,7 @@ impl Daemon {
                         tracing::debug!(key = ?denial.key, "the denied connection");
                     }
                 }
+                Event::Path(id, event) => tracing::debug!(peer = name(id), ?event, "path"),
                 Event::HandshakeTimeout(id) => {
                     tracing::warn!(
                         peer = name(id),

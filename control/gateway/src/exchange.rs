@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
-use patronus_engine::{Event, Handoff, Snapshot};
+use patronus_engine::{Event, Handoff, PathOrder, Snapshot};
 use patronus_io::{UdpSocket, Waker};
 use patronus_tunnel::WorkerId;
 use tokio::sync::Notify;
@@ -69,6 +69,8 @@ impl EventSource {
 pub enum Order {
     /// Use these sockets from here on; the old ones are closed.
     Sockets(Box<Sockets>),
+    /// Something about paths.
+    Path(PathOrder),
     /// Mark the datagrams of these sockets; `None` removes the mark.
     Mark(Option<u32>),
 }

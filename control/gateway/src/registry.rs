@@ -283,6 +283,8 @@ impl Registry {
                 .get(&peer.public_key)
                 .cloned()
                 .unwrap_or_default(),
+            paths: Vec::new(),
+            board: Arc::default(),
         }
     }
 }

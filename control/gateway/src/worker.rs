@@ -513,6 +513,10 @@ impl Worker {
                 self.sockets = *sockets;
                 self.register_sockets();
             }
+            Order::Path(order) => {
+                self.engine.handle_path_order(&order, now);
+                self.drain();
+            }
             Order::Mark(mark) => {
                 let worker = self.engine.worker();
                 for socket in self.sockets.iter_mut() {

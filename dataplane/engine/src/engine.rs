@@ -15,6 +15,7 @@ use patronus_tunnel::peer::TIMER_INTERVAL;
 use crate::counters::{Counters, DropReason, PublishedCounters};
 use crate::flow_table::{FlowTable, FlowWriter, OpenedBy};
 use crate::lanes::{self, Role};
+use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{PeerSet, Slot};
 use crate::pipeline::{self, Flight};
 use crate::policing::Policing;
@@ -65,7 +66,7 @@ impl Handoff {
 }
 
 /// Something that control wants to know and may miss.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// A handshake completed.
     HandshakeCompleted(PeerId),
@@ -76,6 +77,8 @@ pub enum Event {
     LanesAgreed(PeerId, Vec<(WorkerId, Lane)>),
     /// A handshake was given up after 90 s.
     HandshakeTimeout(PeerId),
+    /// Something about a path to a peer.
+    Path(PeerId, PathEvent),
     /// Policy refused a connection, or in audit mode would have; at a limited rate.
     Denied(Denial),
 }
@@ -280,6 +283,9 @@ impl Engine {
         self.see_what_tun_can_do();
         self.finish();
     }
+
+    /// Something that control says about paths.
+    pub fn handle_path_order(&mut self, _order: &PathOrder, _now: Instant) {}
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when nothing is due.
     pub fn poll_timeout(&self) -> Option<Instant> {

@@ -17,6 +17,7 @@ pub mod counters;
 mod engine;
 pub mod flow_table;
 mod lanes;
+pub mod paths;
 mod peers;
 mod pipeline;
 mod policing;
@@ -34,5 +35,8 @@ mod tests;
 pub use counters::{Counters, DropReason, PublishedCounters};
 pub use engine::{Denial, Engine, EngineConfig, Event, Handoff};
 pub use flow_table::{Flow, FlowTable, OpenedBy, Passage, RuleNumber};
+pub use paths::{
+    ClassRule, ClassTable, PathBoard, PathEvent, PathOrder, PathStatus, PathsConfig, PortRange,
+};
 pub use rule_counts::{RuleCount, RuleCounts};
 pub use snapshot::{Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Policy, Refusal, Snapshot};

@@ -146,6 +146,8 @@ impl Net {
             worker: WorkerId(0),
             stats: Arc::new(PeerStats::default()),
             lanes: Vec::new(),
+            paths: Vec::new(),
+            board: Arc::default(),
         }
     }
 

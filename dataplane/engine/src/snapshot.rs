@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use patronus_packet::{Door, Endpoint, Prefix};
+use patronus_packet::{Door, Endpoint, Prefix, UplinkId};
+use patronus_path::PathSpec;
 use patronus_policy::PolicyTable;
 use patronus_tunnel::lanes::Lane;
 use patronus_tunnel::{AllowedIps, Identity, PresharedKey, PublicKey, WorkerId};
 
+use crate::paths::{PathBoard, PathsConfig};
 use crate::seqlock::SeqCell;
 
 /// Counts configurations. A cached decision is good for one of them.
@@ -49,6 +51,10 @@ pub struct PeerSpec {
     pub stats: Arc<PeerStats>,
     /// The lanes agreed with it, one per worker at most, none of them that worker.
     pub lanes: Vec<LaneSpec>,
+    /// The paths to it as configured; empty where it has no address of its own.
+    pub paths: Vec<PathSpec>,
+    /// What its worker tells about its paths.
+    pub board: Arc<PathBoard>,
 }
 
 /// One lane beside lane 0: a session of another worker with the same peer.
@@ -136,6 +142,7 @@ impl PeerStats {
             remote: SocketAddr::new(addr(kind, 1)?, port),
             local: addr(local_kind, 3),
             door: Door::Listen,
+            uplink: UplinkId((words[0] >> 56) as u8),
         })
     }
 
@@ -154,7 +161,10 @@ impl PeerStats {
         if let Some(endpoint) = endpoint {
             let local = endpoint.local.map_or(0, |addr| put(&mut words, 3, addr));
             let remote = put(&mut words, 1, endpoint.remote.ip());
-            words[0] = u64::from(endpoint.remote.port()) << 32 | remote << 48 | local << 52;
+            words[0] = u64::from(endpoint.remote.port()) << 32
+                | remote << 48
+                | local << 52
+                | u64::from(endpoint.uplink.0) << 56;
         }
         self.endpoint.write(words);
     }
@@ -200,6 +210,7 @@ pub enum Refusal {
 #[derive(Debug)]
 pub struct Snapshot {
     policy: Option<Policy>,
+    paths: PathsConfig,
     generation: Generation,
     identity: Arc<Identity>,
     epoch: Instant,
@@ -242,6 +253,7 @@ impl Snapshot {
         }
         Self {
             policy: None,
+            paths: PathsConfig::default(),
             generation,
             identity,
             epoch,
@@ -266,6 +278,18 @@ impl Snapshot {
     pub fn with_policy(mut self, policy: Option<Policy>) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// Gives the gateway uplinks and classes.
+    #[must_use]
+    pub fn with_paths(mut self, paths: PathsConfig) -> Self {
+        self.paths = paths;
+        self
+    }
+
+    /// The uplinks and classes.
+    pub fn paths(&self) -> &PathsConfig {
+        &self.paths
     }
 
     /// The policy in force.
@@ -354,6 +378,7 @@ mod tests {
                 remote: remote.parse().unwrap(),
                 local: local.map(|addr| addr.parse().unwrap()),
                 door: Door::Listen,
+                uplink: UplinkId(3),
             };
             stats.set_endpoint(Some(&endpoint));
             assert_eq!(stats.endpoint(), Some(endpoint));

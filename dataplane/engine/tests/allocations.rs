@@ -67,6 +67,8 @@ fn site(at: u8, identities: &[Arc<Identity>; 2], workers: usize, now: Instant) -
         worker: WorkerId(0),
         stats: Arc::default(),
         lanes: Vec::new(),
+        paths: Vec::new(),
+        board: Arc::default(),
     };
     let identity = identities[usize::from(at)].clone();
     let snapshot = Arc::new(Snapshot::new(

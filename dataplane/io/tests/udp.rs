@@ -9,7 +9,7 @@ use common::{add_v6, in_netns, ip, is_silent, recv_datagrams};
 use patronus_io::{
     SendFailure, SendReport, UdpError, UdpOptions, UdpSocket, pick_port, port_is_free,
 };
-use patronus_packet::{Door, Endpoint, TrainLimits, UdpBatch};
+use patronus_packet::{Door, Endpoint, TrainLimits, UdpBatch, UplinkId};
 
 const LOOPBACKS: [&str; 2] = ["127.0.0.1:0", "[::1]:0"];
 
@@ -157,6 +157,7 @@ fn a_packet_leaves_from_the_local_address_of_its_endpoint() {
                     remote: receiver.local_addr(),
                     local: Some(source),
                     door: Door::Listen,
+                    uplink: UplinkId::ANY,
                 };
                 let (batch, _) = batch(sender.max_train(), &[(endpoint, &[700, 700, 7])]);
                 let report = sender.send(&batch);
@@ -186,6 +187,7 @@ fn an_address_that_is_gone_does_not_stop_traffic_nor_gso() {
                     remote: receiver.local_addr(),
                     local: Some(gone.parse().unwrap()),
                     door: Door::Listen,
+                    uplink: UplinkId::ANY,
                 };
                 let gso = sender.offload().gso;
                 let (batch, payloads) = batch(sender.max_train(), &[(endpoint, &[700, 700, 7])]);

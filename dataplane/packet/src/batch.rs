@@ -30,6 +30,8 @@ pub struct Train {
     pub segment_len: usize,
     /// How many datagrams there are.
     pub packets: u32,
+    /// Traffic class of the outer headers (RFC 2474, RFC 3168).
+    pub tos: u8,
     /// Whether this is a message of the gateway's own (handshake, cookie, keepalive) and carries no packet
     /// that was forwarded: such a train has one datagram.
     pub own: bool,
@@ -111,6 +113,11 @@ impl UdpBatch {
     /// that goes to the same endpoint, has no shorter datagram at its end and stays within the limits;
     /// otherwise it begins a train. Nothing happens for a `len` of 0.
     pub fn commit(&mut self, len: usize, endpoint: &Endpoint) {
+        self.commit_classed(len, endpoint, 0);
+    }
+
+    /// [`commit`](Self::commit) with the outer header's traffic class; a train has one.
+    pub fn commit_classed(&mut self, len: usize, endpoint: &Endpoint, tos: u8) {
         assert!(len <= self.free(), "a datagram larger than the room");
         if len == 0 {
             return;
@@ -124,6 +131,7 @@ impl UdpBatch {
             && len <= train.segment_len
             && (train.packets as usize) < limits.segments
             && train.len + len <= limits.bytes
+            && train.tos == tos
             && train.endpoint == *endpoint
         {
             debug_assert_eq!(train.start + train.len, start);
@@ -137,12 +145,18 @@ impl UdpBatch {
             len,
             segment_len: len,
             packets: 1,
+            tos,
             own: false,
         });
     }
 
     /// Takes a message of the gateway's own from the start of [`room`](Self::room), as a train by itself.
     pub fn commit_own(&mut self, len: usize, endpoint: &Endpoint) {
+        self.commit_own_classed(len, endpoint, 0);
+    }
+
+    /// [`commit_own`](Self::commit_own) with the outer header's traffic class.
+    pub fn commit_own_classed(&mut self, len: usize, endpoint: &Endpoint, tos: u8) {
         assert!(
             0 < len && len <= self.free(),
             "no message of {len} bytes in the room"
@@ -153,6 +167,7 @@ impl UdpBatch {
             len,
             segment_len: len,
             packets: 1,
+            tos,
             own: true,
         });
         self.used += len;

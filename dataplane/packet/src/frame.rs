@@ -101,6 +101,9 @@ pub struct UdpFrame {
     pub segment_len: usize,
     /// Where it came from and which local address it was sent to.
     pub endpoint: Endpoint,
+    /// The outer header's traffic class: DSCP in the upper six bits, ECN in the lower two (RFC 2474, RFC 3168); one
+    /// for a whole train, since GRO joins none that differ in it.
+    pub tos: u8,
 }
 
 impl Default for UdpFrame {
@@ -109,6 +112,7 @@ impl Default for UdpFrame {
             buf: FrameBuf::new(),
             segment_len: 0,
             endpoint: Endpoint::from(SocketAddr::from(([0, 0, 0, 0], 0))),
+            tos: 0,
         }
     }
 }
@@ -135,6 +139,24 @@ pub enum Door {
     Lane,
 }
 
+/// One of the gateway's ways out, by its place in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UplinkId(pub u8);
+
+impl UplinkId {
+    /// No uplink in particular: the kernel's routes choose. Also what arrives on an interface that is no uplink's.
+    pub const ANY: Self = Self(u8::MAX);
+    /// Most uplinks of one gateway.
+    pub const COUNT_MAX: usize = 16;
+}
+
+impl Default for UplinkId {
+    /// [`ANY`](Self::ANY)
+    fn default() -> Self {
+        Self::ANY
+    }
+}
+
 /// The two ends of an outer UDP flow, seen from this gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Endpoint {
@@ -144,6 +166,8 @@ pub struct Endpoint {
     pub local: Option<IpAddr>,
     /// Our port that the flow uses.
     pub door: Door,
+    /// The uplink that the flow goes over.
+    pub uplink: UplinkId,
 }
 
 impl From<SocketAddr> for Endpoint {
@@ -152,6 +176,7 @@ impl From<SocketAddr> for Endpoint {
             remote,
             local: None,
             door: Door::Listen,
+            uplink: UplinkId::ANY,
         }
     }
 }

@@ -17,7 +17,7 @@ pub mod vnet;
 pub use batch::{Joining, Train, TrainLimits, TunBatch, TunWrite, UdpBatch};
 pub use cut::{CutError, Cutter, Padding, Segment};
 pub use flow::FlowKey;
-pub use frame::{Door, Endpoint, FrameBuf, TunFrame, UdpFrame};
+pub use frame::{Door, Endpoint, FrameBuf, TunFrame, UdpFrame, UplinkId};
 pub use inspect::Role;
 pub use parse::{Fragment, IpVersion, PacketInfo, ParseError, parse};
 pub use prefix::Prefix;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use patronus_packet::frame::FRAME_DATA_MAX;
 use patronus_packet::{
-    Cutter, Door, Endpoint, FrameBuf, Padding, TunFrame, TunWrite, UdpFrame, parse,
+    Cutter, Door, Endpoint, FrameBuf, Padding, TunFrame, TunWrite, UdpFrame, UplinkId, parse,
 };
 use patronus_tunnel::{Message, PeerIndex};
 
@@ -98,7 +98,9 @@ pub fn udp_frame(from: SocketAddr, local: Option<IpAddr>, train: &[Vec<u8>]) -> 
             remote: from,
             local,
             door: Door::Listen,
+            uplink: UplinkId::ANY,
         },
+        tos: 0,
     }
 }
 

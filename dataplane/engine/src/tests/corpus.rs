@@ -84,6 +84,7 @@ fn feed_outer(net: &mut Net, bytes: &[u8], dice: &mut Dice) {
         buf: FrameBuf::from_data(bytes),
         segment_len: [0, 0, 32, 64, 92, 148, 1, 0xffff][dice.below(8)],
         endpoint: Endpoint::from(SocketAddr::from(([203, 0, 113, 5], dice.below(3) as u16))),
+        tos: 0,
     };
     net.inject_frame(A, dice.below(2), frame);
 }

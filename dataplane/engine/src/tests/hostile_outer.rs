@@ -205,6 +205,7 @@ fn a_train_whose_length_its_step_does_not_divide_has_a_short_last_datagram() {
             buf: FrameBuf::from_data(&bytes),
             segment_len: step,
             endpoint: Endpoint::from(stranger()),
+            tos: 0,
         };
         assert_eq!(
             drops_during(&mut net, A, |net| net.inject_frame(A, 0, frame)),
@@ -221,6 +222,7 @@ fn a_step_beyond_the_frame_means_one_datagram() {
         buf: FrameBuf::from_data(&message(1, 148)),
         segment_len: 60_000,
         endpoint: Endpoint::from(stranger()),
+        tos: 0,
     };
     let drops = drops_during(&mut net, A, |net| net.inject_frame(A, 0, frame));
     assert_eq!(drops, [(DropReason::HandshakeBadMac, 1)]);
@@ -234,6 +236,7 @@ fn a_full_frame_in_steps_of_one_byte_ends_as_drops() {
         buf: FrameBuf::from_data(&[4; FRAME_DATA_MAX]),
         segment_len: 1,
         endpoint: Endpoint::from(stranger()),
+        tos: 0,
     };
     let before = net.site(A).counters();
     net.inject_frame(A, 0, frame());

@@ -1,6 +1,6 @@
 //! A new configuration touches only what changed.
 
-use patronus_packet::{Door, Endpoint};
+use patronus_packet::{Door, Endpoint, UplinkId};
 use patronus_tunnel::{PresharedKey, PrivateKey, WorkerId};
 
 use super::*;
@@ -210,6 +210,7 @@ fn learned(remote: SocketAddr) -> Endpoint {
         remote,
         local: Some([192, 0, 2, 1].into()),
         door: Door::Listen,
+        uplink: UplinkId::ANY,
     }
 }
 
