@@ -310,6 +310,7 @@ impl Gateway {
             mtu: Some(config.mtu),
             addresses: &config.addresses,
             routes: &routes,
+            metric: None,
         };
         link::configure(&self.namespace, &config.interface, setup)
     }

@@ -277,6 +277,7 @@ fn attacker(lab: &Lab) -> Result<Namespace> {
             mtu: None,
             addresses: &[net(address, 30)?],
             routes: &[route],
+            metric: None,
         };
         link::configure(namespace, name, setup)?;
     }

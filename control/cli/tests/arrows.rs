@@ -40,7 +40,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-tunnel",
         ],
     ),
-    ("patronus-lab", &["patronus-packet", "patronus-tunnel"]),
+    (
+        "patronus-lab",
+        &["patronus-impair", "patronus-packet", "patronus-tunnel"],
+    ),
     (
         "patronus-bench",
         &[
