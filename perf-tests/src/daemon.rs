@@ -310,7 +310,6 @@ impl Gateway {
             mtu: Some(config.mtu),
             addresses: &config.addresses,
             routes: &routes,
-            metric: None,
         };
         link::configure(&self.namespace, &config.interface, setup)
     }

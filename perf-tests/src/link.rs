@@ -33,8 +33,6 @@ pub struct Setup<'a> {
     pub addresses: &'a [Prefix],
     /// Destinations and the next hop to each; without a next hop the route is on-link.
     pub routes: &'a [(Prefix, Option<IpAddr>)],
-    /// The metric of all these routes, the smaller the better; the kernel's default where absent.
-    pub metric: Option<u32>,
 }
 
 /// Joins two namespaces with a veth pair; both ends are left down.
@@ -81,7 +79,7 @@ pub fn configure(namespace: &Namespace, name: &str, setup: Setup<'_>) -> Result<
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().change(up).execute().await?;
         for (destination, via) in setup.routes {
-            add_route(&handle, index, *destination, *via, setup.metric).await?;
+            add_route(&handle, index, *destination, *via, None).await?;
         }
         Ok(())
     })
@@ -166,6 +164,55 @@ pub fn route_by_source(
     .with_context(|| {
         format!(
             "routing what {} sends from {source} over {interface}",
+            namespace.label()
+        )
+    })
+}
+
+/// As [`add_metric_route`] without a next hop: the destinations are on the link itself.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_on_link_routes(
+    namespace: &Namespace,
+    name: &str,
+    destinations: &[Prefix],
+    metric: u32,
+) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        for destination in destinations {
+            add_route(&handle, index, *destination, None, Some(metric)).await?;
+        }
+        Ok(())
+    })
+    .with_context(|| {
+        format!(
+            "routing {destinations:?} over {name} in {} with metric {metric}",
+            namespace.label()
+        )
+    })
+}
+
+/// Adds a route through an interface that stands beside others to the same destination: the lowest metric counts for
+/// whoever is not bound to an interface.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_metric_route(
+    namespace: &Namespace,
+    name: &str,
+    destination: Prefix,
+    via: IpAddr,
+    metric: u32,
+) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        add_route(&handle, index, destination, Some(via), Some(metric)).await
+    })
+    .with_context(|| {
+        format!(
+            "routing {destination} over {name} in {} with metric {metric}",
             namespace.label()
         )
     })
@@ -268,14 +315,14 @@ fn route_line(route: &RouteMessage) -> String {
     line
 }
 
-fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
+pub(crate) fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
     namespace
         .run(|| if_nametoindex(name))?
         .with_context(|| format!("no interface {name} in {}", namespace.label()))
 }
 
 /// Runs netlink requests inside a namespace; a netlink socket belongs to the namespace it was opened in.
-fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
+pub(crate) fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
 where
     T: Send,
     W: AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send,
@@ -313,14 +360,14 @@ async fn add_route(
     metric: Option<u32>,
 ) -> Result<(), rtnetlink::Error> {
     let mut route = on_link(index, destination);
-    if let Some(metric) = metric {
-        route = route.priority(metric);
-    }
     if let Some(via) = via {
         // IPv4 over an IPv6 hop is a route too; the reverse is what the builder refuses.
         route = route.gateway(via).map_err(|_| {
             rtnetlink::Error::InvalidNla(format!("{via} cannot be the next hop to {destination}"))
         })?;
+    }
+    if let Some(metric) = metric {
+        route = route.priority(metric);
     }
     handle.route().add(route.build()).execute().await
 }

@@ -241,7 +241,6 @@ fn sender_limit(mix: &Mix, plan: &Plan, conduct: Conduct<'_>) -> Result<SenderLi
             mtu: Some(TUNNEL_MTU),
             addresses: &addresses,
             routes: &[],
-            metric: None,
         };
         link::configure(namespace, "eth0", setup)?;
     }

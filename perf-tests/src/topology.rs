@@ -146,6 +146,7 @@ impl Lab {
             name: other.interface(),
             public_key: other.key.public_key(),
             endpoint: Some(SocketAddr::new(other.wan_addr(outer), LISTEN_PORT)),
+            endpoints: Vec::new(),
             allowed_ips: other.prefixes(),
             preshared_key: None,
             keepalive_s: None,
@@ -157,16 +158,18 @@ impl Lab {
             addresses: site.tunnel_addresses().to_vec(),
             mtu: TUNNEL_MTU,
             peers: peers.collect(),
+            uplinks: Vec::new(),
             cores: cores_from(usize::from(site.number) - 1),
             socket_buffer_kib: None,
             credentials: Vec::new(),
+            appendix: String::new(),
         }
     }
 }
 
 /// The cores that this process may use, turned by `start`. All gateways of a lab share one machine: each begins
 /// with another core, or the first workers of all would meet on the first one.
-fn cores_from(start: usize) -> Vec<usize> {
+pub(crate) fn cores_from(start: usize) -> Vec<usize> {
     let Ok(allowed) = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) else {
         return Vec::new();
     };
@@ -286,10 +289,11 @@ impl Site {
             let setup = Setup {
                 mtu: None,
                 addresses: &wan_addresses(number, 2),
-                routes: &wan_prefixes().map(|prefix| (prefix, None)),
-                metric: Some(u32::from(uplink) + 1),
+                routes: &[],
             };
             link::configure(&self.gateway, &name, setup)?;
+            let metric = u32::from(uplink) + 1;
+            link::add_on_link_routes(&self.gateway, &name, &wan_prefixes(), metric)?;
             for family in [Family::V4, Family::V6] {
                 let source = self.uplink_addr(uplink, family);
                 let table = SOURCE_TABLE_FIRST + u32::from(uplink);
@@ -318,7 +322,7 @@ impl Site {
 }
 
 /// Loopback up, and the switches that a router or a host needs.
-fn prepare(namespace: &Namespace, forwards: bool) -> Result<()> {
+pub(crate) fn prepare(namespace: &Namespace, forwards: bool) -> Result<()> {
     // Addresses are usable at once: nobody else is on these links.
     for scope in ["all", "default"] {
         namespace.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "0")?;
@@ -346,12 +350,11 @@ fn configure(
             mtu,
             addresses,
             routes,
-            metric: None,
         },
     )
 }
 
-fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
+pub(crate) fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
     End { namespace, name }
 }
 
