@@ -169,6 +169,12 @@ impl PathDesk {
         self.news.subscribe()
     }
 
+    /// Whether somebody waits for events.
+    #[cfg(test)]
+    pub fn has_readers(&self) -> bool {
+        self.news.receiver_count() > 0
+    }
+
     /// Sends a hello on a path; the round trip in nanoseconds comes to the receiver, if it comes back.
     pub fn ping(&self, spec: &PeerSpec, path: PathIndex) -> oneshot::Receiver<u64> {
         let (sender, receiver) = oneshot::channel();

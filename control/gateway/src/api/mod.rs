@@ -515,5 +515,8 @@ async fn get_openapi() -> Response {
 }
 
 #[cfg(test)]
+#[path = "../api_path_tests.rs"]
+mod path_tests;
+#[cfg(test)]
 #[path = "../api_tests.rs"]
 mod tests;
