@@ -36,6 +36,7 @@ pub use daemon::{Gateway, GatewayReport, Packets};
 pub use demo::{DemoOptions, DemoReport, demo};
 pub use emulator::Emulator;
 pub use error::{LabError, exit_code};
+pub use failover::{FailoverOptions, FailoverReport, failover};
 pub use handshakes::{HandshakesOptions, HandshakesReport, handshakes};
 pub use mesh::Mesh;
 pub use netns::Namespace;

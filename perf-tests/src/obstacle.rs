@@ -1,11 +1,12 @@
 //! What a lab puts in packets' way, all by rtnetlink and each by one message, so that it is there or not there: a link
-//! that drops one direction, a link without a carrier, a bottleneck with its queue.
+//! that drops one direction, a bottleneck with its queue.
 
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures_util::StreamExt;
+use rtnetlink::Handle;
 use rtnetlink::packet_core::{
     DefaultNla, NLM_F_ACK, NLM_F_CREATE, NLM_F_REPLACE, NLM_F_REQUEST, NetlinkMessage,
     NetlinkPayload,
@@ -13,7 +14,6 @@ use rtnetlink::packet_core::{
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::rule::RuleAction;
 use rtnetlink::packet_route::tc::{TcAttribute, TcHandle, TcMessage};
-use rtnetlink::{Handle, LinkUnspec};
 
 use crate::Namespace;
 use crate::link::{index_of, netlink};
@@ -66,20 +66,6 @@ pub fn pass_ways(router: &Namespace, ways: &[Way]) -> Result<()> {
         Ok(())
     })
     .with_context(|| format!("letting {ways:?} pass in {}", router.label()))
-}
-
-/// Sets an interface up or down; the other end of a veth pair gets or loses its carrier.
-///
-/// # Errors
-/// The kernel's refusal.
-pub fn set_up(namespace: &Namespace, name: &str, is_up: bool) -> Result<()> {
-    let index = index_of(namespace, name)?;
-    netlink(namespace, async |handle| {
-        let link = LinkUnspec::new_with_index(index);
-        let link = if is_up { link.up() } else { link.down() };
-        handle.link().change(link.build()).execute().await
-    })
-    .with_context(|| format!("setting {name} in {} up: {is_up}", namespace.label()))
 }
 
 /// Lets an interface send no faster than `bits_per_s`, with a tail-drop queue as long as that rate sends in `queue`

@@ -63,6 +63,10 @@ pub struct PeerPathsView {
     pub public_key: String,
     /// Whether it answers hellos: it is a Patronus site.
     pub is_site: bool,
+    /// Times that this gateway was late by more than an interval with its hellos, and gave the peer that much longer;
+    /// absent where nobody counts.
+    #[serde(default)]
+    pub prober_starved: Option<u64>,
     /// Its paths, by number.
     pub paths: Vec<PathView>,
     /// Where each class goes.

@@ -1,6 +1,7 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
 mod bench;
+mod failover_report;
 mod keys;
 mod lab_bench;
 mod lab_report;
@@ -121,6 +122,8 @@ enum BenchVerb {
     Throughput(lab_bench::ThroughputArgs),
     /// Handshakes per second, and what an established peer keeps during an initiation flood
     Handshakes(lab_bench::HandshakesArgs),
+    /// How long traffic between two sites with two uplinks stops when something breaks
+    Failover(lab_bench::FailoverArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }

@@ -56,6 +56,7 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Policy(args) => bench::policy(args),
         BenchVerb::Throughput(args) => lab_bench::throughput(args),
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
+        BenchVerb::Failover(args) => lab_bench::failover(args),
         BenchVerb::Compare(args) => compare(args),
     }
 }

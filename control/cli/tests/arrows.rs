@@ -42,7 +42,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "patronus-lab",
-        &["patronus-impair", "patronus-packet", "patronus-tunnel"],
+        &[
+            "patronus-api",
+            "patronus-impair",
+            "patronus-packet",
+            "patronus-tunnel",
+        ],
     ),
     (
         "patronus-bench",

@@ -79,6 +79,25 @@ impl Fault {
         }
     }
 
+    /// Whether the kernel alone cannot do it.
+    pub fn needs_emulator(self) -> bool {
+        match self {
+            Self::Brownout20 | Self::LatencyStep | Self::MtuHole => true,
+            Self::Blackhole
+            | Self::Protect
+            | Self::OneWay
+            | Self::Carrier
+            | Self::SquareWave(..)
+            | Self::Drain
+            | Self::PeerRestart => false,
+        }
+    }
+
+    /// Whether gateways remember it longer than a trial may wait.
+    pub fn needs_new_gateways(self) -> bool {
+        self == Self::MtuHole
+    }
+
     /// How long it lasts; a square wave lasts as long as the operator says.
     pub fn lasts(self) -> Duration {
         match self {
@@ -112,7 +131,11 @@ impl Fault {
 
     /// Numbered packets per second in each direction.
     pub fn rate_pps(self) -> f64 {
-        if self == Self::Drain { 10_000.0 } else { 1000.0 }
+        if self == Self::Drain {
+            10_000.0
+        } else {
+            1000.0
+        }
     }
 
     /// The most switches of a square wave that are allowed in ten minutes: 2·(⌊log₂(U/10)⌋ + 1) + 1 for an up-time U
@@ -166,7 +189,10 @@ impl FromStr for FaultName {
         }
         let mut names: Vec<&str> = Fault::ALL.iter().map(|fault| fault.name()).collect();
         names.dedup();
-        Err(format!("no fault `{text}`: one of {}, or all", names.join(", ")))
+        Err(format!(
+            "no fault `{text}`: one of {}, or all",
+            names.join(", ")
+        ))
     }
 }
 
@@ -186,7 +212,10 @@ mod tests {
         assert_eq!((count("square_wave"), count("carrier")), (4, 1));
         assert_eq!(count("all"), Fault::ALL.len());
         let error = "black hole".parse::<FaultName>().unwrap_err();
-        assert!(error.contains("one of blackhole, protect, one_way"), "{error}");
+        assert!(
+            error.contains("one of blackhole, protect, one_way"),
+            "{error}"
+        );
         assert_eq!(Fault::SquareWave(30, 1).to_string(), "square_wave 30/1");
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use patronus_api::{EventView, PathCommand};
@@ -26,6 +26,11 @@ pub struct Trial {
     pub bulk_stall_ns: Option<u64>,
     /// From the program's readiness to the first packet in both directions, where a gateway was started again.
     pub after_ready_ns: Option<u64>,
+    /// From the fault to the gateway's knowledge of the path's MTU, or to its leaving the path; `None` where it did
+    /// neither, or the fault is no matter of size.
+    pub size_noticed_ns: Option<u64>,
+    /// Changes of path at both gateways between the trial before and this one: with nothing wrong.
+    pub switches_between: u32,
     /// The path before, as uplinks of site 1 and site 2.
     pub pair_before: String,
     /// The path of site 1's packets at the fault's end; `None` where it had none.
@@ -67,14 +72,16 @@ pub struct Way {
 
 /// Two gateways at work, and what a trial needs beside them.
 pub struct Stage<'a> {
+    /// The gateways, so that they end before their namespaces go; `None` while one is being started again.
+    pub gateways: [Option<Gateway>; 2],
     /// Sites and links.
     pub twin: Twin,
-    /// The gateways; `None` while one is being started again.
-    pub gateways: [Option<Gateway>; 2],
     /// Their views.
     pub watches: [Watch; 2],
     /// Events seen so far, by gateway.
     pub seen: [u64; 2],
+    /// Trials that ran on it.
+    pub trials: usize,
     /// Ctrl-C.
     pub stop: &'a Stop,
 }
@@ -99,7 +106,7 @@ impl Stage<'_> {
         break_it: impl FnOnce(&mut Self, Pair) -> Result<Broken>,
         mend_it: impl FnOnce(&mut Self, Pair) -> Result<()>,
     ) -> Result<Trial> {
-        let pair = self.settle()?;
+        let (pair, switches_between) = self.settle()?;
         let bulk = match fault.has_bulk() {
             true => Some(Bulk::start(&self.twin)?),
             false => None,
@@ -115,7 +122,7 @@ impl Stage<'_> {
         let starved = self.starved();
         let fault_ns = now_ns();
         let broken = break_it(self, pair)?;
-        self.stop.sleep(lasts)?;
+        let size_noticed_ns = self.endure(fault, lasts, pair)?;
         let pair_after = self.pair_in_use(0)?;
         let events = [self.news(0)?, self.news(1)?];
         let starved_after = self.starved();
@@ -130,8 +137,14 @@ impl Stage<'_> {
         };
 
         let spans = Spans {
-            before: Span { from_ns: begun_ns + SLOW_START_NS, to_ns: fault_ns },
-            fault: Span { from_ns: fault_ns, to_ns: mend_ns },
+            before: Span {
+                from_ns: begun_ns + SLOW_START_NS,
+                to_ns: fault_ns,
+            },
+            fault: Span {
+                from_ns: fault_ns,
+                to_ns: mend_ns,
+            },
         };
         let mut ways = [Way::default(); 2];
         for site in 0..2 {
@@ -145,23 +158,29 @@ impl Stage<'_> {
                 .map(|(before, after)| after.saturating_sub(before));
         }
         let after_ready_ns = broken.ready_ns.map(|ready_ns| {
-            let resumed = records.iter().filter_map(|record| resumed_ns(record, spans.fault));
+            let resumed = records
+                .iter()
+                .filter_map(|record| resumed_ns(record, spans.fault));
             resumed.max().unwrap_or(mend_ns).saturating_sub(ready_ns)
         });
+        self.trials += 1;
         Ok(Trial {
             ways,
             bulk_stall_ns,
             after_ready_ns,
+            size_noticed_ns,
+            switches_between,
             pair_before: pair.to_string(),
             pair_after: pair_after.map(|pair| pair.to_string()),
         })
     }
 
-    /// Waits until everything is up and forgets what earlier trials left; the path in use.
+    /// Waits until everything is up and forgets what earlier trials left; the path in use, and how often a gateway
+    /// changed it since the trial before.
     ///
     /// # Errors
     /// What is still amiss after [`SETTLE_MAX`].
-    pub fn settle(&mut self) -> Result<Pair> {
+    fn settle(&mut self) -> Result<(Pair, u32)> {
         watch::settled(&self.twin, &self.watches, CLASS, SETTLE_MAX, self.stop)?;
         for watch in &self.watches {
             for path in watch.paths()?.paths {
@@ -170,10 +189,44 @@ impl Stage<'_> {
         }
         self.stop.sleep(AFTER_CLEAR)?;
         let pair = watch::settled(&self.twin, &self.watches, CLASS, SETTLE_MAX, self.stop)?;
+        let mut between = 0;
         for site in 0..2 {
-            self.news(site)?;
+            let switches = watch::switches(&self.news(site)?);
+            let of_class = switches.iter().filter(|switch| switch.class == CLASS);
+            // Gateways that have just started still choose.
+            between += if self.trials > 0 {
+                of_class.count() as u32
+            } else {
+                0
+            };
         }
-        Ok(pair)
+        Ok((pair, between))
+    }
+
+    /// Waits while the fault lasts; when its size was noticed, if it is a matter of size.
+    fn endure(&self, fault: Fault, lasts: Duration, pair: Pair) -> Result<Option<u64>> {
+        let begun = Instant::now();
+        let mut noticed = None;
+        while begun.elapsed() < lasts {
+            let left = lasts.saturating_sub(begun.elapsed());
+            self.stop.sleep(left.min(POLL))?;
+            if fault == Fault::MtuHole && noticed.is_none() && self.knows_size(pair)? {
+                noticed = Some(u64::try_from(begun.elapsed().as_nanos())?);
+            }
+        }
+        Ok(noticed)
+    }
+
+    /// Whether the gateway of site 1 knows that a path is narrower than a full packet, or does not use it.
+    fn knows_size(&self, pair: Pair) -> Result<bool> {
+        let watch = &self.watches[0];
+        for path in watch.paths()?.paths {
+            if watch.pair_of(&self.twin, &path)? == pair {
+                let is_used = path.classes.iter().any(|class| class.is_used);
+                return Ok(!is_used || path.mtu.is_some_and(|mtu| mtu < FULL_BYTES));
+            }
+        }
+        Ok(true)
     }
 
     /// Events of a gateway that were not seen yet.
@@ -237,7 +290,10 @@ impl Stage<'_> {
 
 impl Way {
     fn count_switches(&mut self, events: &[EventView], fault_ns: u64, bad: &[u8]) {
-        for switch in watch::switches(events).iter().filter(|switch| switch.class == CLASS) {
+        for switch in watch::switches(events)
+            .iter()
+            .filter(|switch| switch.class == CLASS)
+        {
             self.switches += 1;
             self.false_switches += u32::from(!is_wanted(switch, bad));
             let after = switch.at_ns.saturating_sub(fault_ns);
@@ -258,10 +314,17 @@ struct Spans {
 }
 
 fn way_of(record: &Record, spans: Spans, fault: Fault) -> Result<Way> {
-    let whole = Span { from_ns: 0, to_ns: u64::MAX };
+    let whole = Span {
+        from_ns: 0,
+        to_ns: u64::MAX,
+    };
     let all = record.account(whole);
-    let gap = record.gap(spans.fault).context("not one numbered packet arrived")?;
-    let before = record.gap(spans.before).context("no numbered packet arrived before the fault")?;
+    let gap = record
+        .gap(spans.fault)
+        .context("not one numbered packet arrived")?;
+    let before = record
+        .gap(spans.before)
+        .context("no numbered packet arrived before the fault")?;
     ensure!(
         all.sent > 0 && record.account(spans.before).sent > 0,
         "no numbered packet was sent before the fault"
@@ -277,7 +340,9 @@ fn way_of(record: &Record, spans: Spans, fault: Fault) -> Result<Way> {
         reordered: all.reordered,
         duplicated: all.duplicated,
         bad_until_ns: bad.map_or(0, |at_ns| at_ns.saturating_sub(spans.fault.from_ns)),
-        has_resumed: gap.is_over && bad.is_none_or(|at_ns| at_ns + CLEAN_NS < spans.fault.to_ns),
+        // Beside a bulk flow a full queue loses packets of its own.
+        has_resumed: gap.is_over
+            && (fault.has_bulk() || bad.is_none_or(|at_ns| at_ns + CLEAN_NS < spans.fault.to_ns)),
         ..Way::default()
     })
 }
@@ -316,7 +381,11 @@ impl Bulk {
                 Ok(looks)
             })
             .context("starting the bulk flow's watcher")?;
-        Ok(Self { flow, must_end, watcher })
+        Ok(Self {
+            flow,
+            must_end,
+            watcher,
+        })
     }
 
     /// The longest stall that touches the span.
@@ -326,7 +395,9 @@ impl Bulk {
         looks.push((to_ns.max(looks.last().map_or(0, |(at_ns, _)| *at_ns)), 0));
         let flow = Arc::into_inner(self.flow).context("the watcher still holds the flow")?;
         flow.finish().context("the bulk flow did not survive")?;
-        let stalls = looks.windows(2).filter(|pair| pair[1].0 > from_ns && pair[0].0 < to_ns);
+        let stalls = looks
+            .windows(2)
+            .filter(|pair| pair[1].0 > from_ns && pair[0].0 < to_ns);
         Ok(stalls.map(|pair| pair[1].0 - pair[0].0).max().unwrap_or(0))
     }
 }
@@ -348,5 +419,8 @@ const CLEAN_NS: u64 = 250_000_000;
 /// How long gateways may take until all paths are up.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
 const AFTER_CLEAR: Duration = Duration::from_millis(100);
+/// An outer packet around a full inner one: 1420 bytes and WireGuard's 60 over IPv4, less its padding.
+const FULL_BYTES: u16 = 1400;
+const POLL: Duration = Duration::from_millis(100);
 /// How often the bulk flow's watcher looks.
 const LOOK: Duration = Duration::from_millis(5);

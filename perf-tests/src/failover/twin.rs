@@ -14,23 +14,45 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use patronus_impair::{Direction, Impairment};
 use patronus_packet::Prefix;
 use patronus_tunnel::PrivateKey;
 
+use crate::emulator::{Emulator, Link, PortId, PortSpec};
 use crate::link::{self, Setup};
 use crate::obstacle::{self, Way};
 use crate::program::{GatewayConfig, PeerConfig, UplinkConfig};
-use crate::topology::{LAN_INTERFACE, LISTEN_PORT, TUNNEL_MTU, cores_from, end, prepare};
+use crate::topology::{
+    LAN_INTERFACE, LISTEN_PORT, TUNNEL_MTU, cores_from, end, prepare, uplink_interface,
+};
 use crate::{Gateway, Namespace, Program};
 
 /// Two sites with two uplinks each.
 #[derive(Debug)]
 pub struct Twin {
+    /// What forwards between the uplinks, where the kernel does not; first, so that it ends before its namespace goes.
+    pub emulator: Option<Emulator>,
     /// The sites.
     pub sites: [TwinSite; 2],
-    /// What routes between all uplinks.
+    /// Where the internet's ends of all uplinks are.
     pub wan: Namespace,
+}
+
+/// What joins the uplinks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Internet {
+    /// The kernel routes between them, and each receives at most so many bits per second: nothing of ours stands in
+    /// the way of a packet.
+    Kernel {
+        /// Bits per second of IP packets that the internet sends to each uplink.
+        link_bits_per_s: u64,
+    },
+    /// A user-space emulator, for what the kernel cannot do: loss, delay, an MTU without ICMP.
+    Emulator {
+        /// Of its chances.
+        seed: u64,
+    },
 }
 
 /// One of the two.
@@ -63,24 +85,29 @@ impl fmt::Display for Pair {
 }
 
 impl Twin {
-    /// Builds the namespaces, links, addresses and routes; every uplink receives at most `link_bits_per_s`. No gateway
-    /// runs yet.
+    /// Builds the namespaces, links, addresses and routes; no gateway runs yet.
     ///
     /// # Errors
     /// [`crate::LabError::NoNamespaces`], or the step that the kernel refused.
-    pub fn build(link_bits_per_s: u64) -> Result<Self> {
+    pub fn build(internet: Internet) -> Result<Self> {
         let wan = Namespace::new("wan")?;
-        prepare(&wan, true)?;
-        let site = |number| -> Result<TwinSite> {
-            let site = TwinSite::build(number, &wan)?;
+        prepare(&wan, matches!(internet, Internet::Kernel { .. }))?;
+        let sites = [TwinSite::build(1)?, TwinSite::build(2)?];
+        for site in &sites {
             for uplink in UPLINKS {
-                let name = site.on_wan(uplink);
-                obstacle::limit_rate(&wan, &name, link_bits_per_s, QUEUE)?;
+                site.join(&wan, uplink, internet)?;
             }
-            Ok(site)
+        }
+        let emulator = match internet {
+            Internet::Kernel { .. } => None,
+            Internet::Emulator { seed } => {
+                let ports = sites.iter().flat_map(TwinSite::ports).collect();
+                Some(Emulator::start(&wan, ports, seed)?)
+            }
         };
         Ok(Self {
-            sites: [site(1)?, site(2)?],
+            emulator,
+            sites,
             wan,
         })
     }
@@ -100,7 +127,7 @@ impl Twin {
         };
         let uplink = |uplink| UplinkConfig {
             name: uplink_name(uplink).to_owned(),
-            interface: wan_interface(uplink).to_owned(),
+            interface: uplink_interface(uplink),
         };
         GatewayConfig {
             interface: site.name(),
@@ -148,7 +175,20 @@ impl Twin {
     /// # Errors
     /// The kernel's refusal.
     pub fn set_carrier(&self, uplink: u8, is_on: bool) -> Result<()> {
-        obstacle::set_up(&self.wan, &self.sites[0].on_wan(uplink), is_on)
+        link::set_up(&self.wan, &self.sites[0].on_wan(uplink), is_on)
+    }
+
+    /// Changes what is done to the packets between a pair of uplinks, both ways.
+    ///
+    /// # Errors
+    /// An internet that is no emulator.
+    pub fn impair(&self, pair: Pair, impairment: Impairment) -> Result<()> {
+        let emulator = self.emulator.as_ref();
+        let emulator = emulator.context("only an emulator impairs packets")?;
+        let port = |place: usize, uplink| PortId(place * UPLINKS.len() + usize::from(uplink));
+        let link = Link::Pair(port(0, pair.one), port(1, pair.two));
+        emulator.set(link, Direction::Both, impairment);
+        Ok(())
     }
 
     fn ways(&self, pair: Pair, both: bool) -> Vec<Way> {
@@ -166,7 +206,8 @@ impl Twin {
 }
 
 impl TwinSite {
-    fn build(number: u8, wan: &Namespace) -> Result<Self> {
+    /// Host and gateway with the LAN between them.
+    fn build(number: u8) -> Result<Self> {
         let host = Namespace::new(&format!("host {number}"))?;
         let gateway = Namespace::with_private_run(&format!("gateway {number}"))?;
         prepare(&host, false)?;
@@ -193,25 +234,51 @@ impl TwinSite {
             };
             link::configure(namespace, name, setup)?;
         }
-        for uplink in UPLINKS {
-            let (inside, outside) = (wan_interface(uplink), site.on_wan(uplink));
-            link::connect(end(&site.gateway, inside), end(wan, &outside))?;
-            let net = |last| [prefix(with_last(site.uplink_addr(uplink), last), 24)];
-            for (namespace, name, last) in [(wan, outside.as_str(), 1), (&site.gateway, inside, 2)]
-            {
-                let setup = Setup {
-                    mtu: None,
-                    addresses: &net(last),
-                    routes: &[],
-                };
-                link::configure(namespace, name, setup)?;
-            }
-            let everywhere = prefix(Ipv4Addr::new(198, 18, 0, 0), 15);
-            let router = with_last(site.uplink_addr(uplink), 1);
-            let metric = 100 + u32::from(uplink);
-            link::add_metric_route(&site.gateway, inside, everywhere, router.into(), metric)?;
-        }
         Ok(site)
+    }
+
+    /// Joins an uplink to the internet.
+    fn join(&self, wan: &Namespace, uplink: u8, internet: Internet) -> Result<()> {
+        let (inside, outside) = (uplink_interface(uplink), self.on_wan(uplink));
+        let addr = self.uplink_addr(uplink);
+        link::connect(end(&self.gateway, &inside), end(wan, &outside))?;
+        let everywhere = prefix(Ipv4Addr::new(198, 18, 0, 0), 15);
+        let router = match internet {
+            Internet::Kernel { link_bits_per_s } => {
+                let setup = Setup {
+                    addresses: &[prefix(with_last(addr, 1), 24)],
+                    ..Setup::default()
+                };
+                link::configure(wan, &outside, setup)?;
+                obstacle::limit_rate(wan, &outside, link_bits_per_s, QUEUE)?;
+                Some(with_last(addr, 1).into())
+            }
+            Internet::Emulator { .. } => {
+                // The emulator is to see packets as they would be on a wire.
+                link::without_segmentation(&self.gateway, &inside)?;
+                link::configure(wan, &outside, Setup::default())?;
+                None
+            }
+        };
+        let setup = Setup {
+            addresses: &[prefix(addr, 24)],
+            ..Setup::default()
+        };
+        link::configure(&self.gateway, &inside, setup)?;
+        // Both uplinks lead everywhere; who is bound to none takes the first.
+        let (gateway, metric) = (&self.gateway, 100 + u32::from(uplink));
+        match router {
+            Some(router) => link::add_metric_route(gateway, &inside, everywhere, router, metric),
+            None => link::add_on_link_routes(gateway, &inside, &[everywhere], metric),
+        }
+    }
+
+    fn ports(&self) -> Vec<PortSpec> {
+        let port = |uplink| PortSpec {
+            interface: self.on_wan(uplink),
+            prefixes: vec![prefix(with_last(self.uplink_addr(uplink), 0), 24)],
+        };
+        UPLINKS.map(port).to_vec()
     }
 
     /// Name of the site's tunnel interface, and of the site as a peer.
@@ -256,10 +323,6 @@ impl TwinSite {
 /// The name of an uplink in a gateway's configuration.
 pub fn uplink_name(uplink: u8) -> &'static str {
     if uplink == 0 { "first" } else { "second" }
-}
-
-fn wan_interface(uplink: u8) -> &'static str {
-    if uplink == 0 { "wan0" } else { "wan1" }
 }
 
 fn with_last(addr: Ipv4Addr, last: u8) -> Ipv4Addr {

@@ -110,7 +110,10 @@ impl Watch {
         let remote = twin.sites[1 - self.site].uplink_of(path.remote.ip());
         match (local, remote, self.site) {
             (Some(one), Some(two), 0) | (Some(two), Some(one), _) => Ok(Pair { one, two }),
-            _ => bail!("{} has a path that is none of the lab's: {path:?}", self.label()),
+            _ => bail!(
+                "{} has a path that is none of the lab's: {path:?}",
+                self.label()
+            ),
         }
     }
 
@@ -188,10 +191,16 @@ fn standing(twin: &Twin, watches: &[Watch; 2], class: &str) -> Result<Standing> 
     let mut pairs = Vec::with_capacity(2);
     for watch in watches {
         let paths = watch.paths()?;
-        let up = paths.paths.iter().filter(|path| path.state == PathStateView::Up);
+        let up = paths
+            .paths
+            .iter()
+            .filter(|path| path.state == PathStateView::Up);
         let wanted = UPLINKS.len() * UPLINKS.len();
         if up.count() < wanted {
-            let states = paths.paths.iter().map(|path| format!("{} {}", path.name, path.text));
+            let states = paths
+                .paths
+                .iter()
+                .map(|path| format!("{} {}", path.name, path.text));
             let states: Vec<String> = states.collect();
             return Ok(Standing::Amiss(format!(
                 "{} has not {wanted} paths up: {}",
