@@ -6,9 +6,16 @@
 
 mod common;
 
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use patronus_lab::Stop;
+use patronus_lab::failover::trial::Broken;
 use patronus_lab::failover::twin::{Internet, Pair, Twin};
+use patronus_lab::failover::{Bench, FailoverOptions, Fault, Stage, Trial};
+use patronus_lab::progress::Progress;
 use patronus_lab::traffic::NumberedFlow;
 use patronus_lab::traffic::numbered::{Shape, now_ns};
 use patronus_lab::traffic::record::{Record, Span};
@@ -136,7 +143,7 @@ fn a_bottleneck_carries_its_rate_and_not_more() {
     assert_eq!(account.reordered + account.duplicated, 0, "{account:?}");
 }
 
-/// A bench with the program under test; `None` where tests of this kind cannot run.
+/// The program under test; `None` where tests of this kind cannot run.
 fn binary() -> Option<PathBuf> {
     if !common::can_run() {
         return None;
@@ -175,7 +182,11 @@ fn survive(fault: Fault) -> Option<Trial> {
 /// As [`survive`], of a fault that the class's packets must have left for another path.
 fn leave(fault: Fault) -> Option<Trial> {
     let trial = survive(fault)?;
-    assert_ne!(trial.pair_after.as_ref(), Some(&trial.pair_before), "{fault}: {trial:#?}");
+    assert_ne!(
+        trial.pair_after.as_ref(),
+        Some(&trial.pair_before),
+        "{fault}: {trial:#?}"
+    );
     assert!(trial.ways[0].switches >= 1, "{fault}: {trial:#?}");
     Some(trial)
 }
@@ -222,7 +233,11 @@ fn a_drain_at_10_000_packets_per_second_loses_nothing_and_keeps_their_order() {
         return;
     };
     for way in &trial.ways {
-        assert_eq!((way.lost, way.lost_before, way.reordered), (0, 0, 0), "{trial:#?}");
+        assert_eq!(
+            (way.lost, way.lost_before, way.reordered),
+            (0, 0, 0),
+            "{trial:#?}"
+        );
         assert!(way.sent > 30_000, "{trial:#?}");
     }
 }

@@ -87,6 +87,7 @@ pub struct Stage<'a> {
 }
 
 /// What a fault did while the packets flowed.
+#[derive(Clone, Debug, Default)]
 pub struct Broken {
     /// Pairs of uplinks that were bad: leaving them is what is wanted.
     pub pairs: Vec<Pair>,
