@@ -216,6 +216,7 @@ impl Daemon {
                 poller,
                 core,
                 spin: config.dataplane.spin.to_duration(),
+                uplinks: Arc::default(),
                 exchange: exchange.clone(),
                 events: events_in.clone(),
             };

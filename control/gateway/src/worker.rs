@@ -12,13 +12,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::Cache;
-use patronus_engine::{Counters, DropReason, Engine, Handoff};
+use patronus_engine::{Counters, DropReason, Engine, Handoff, PathOrder};
 use patronus_io::{
     Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue,
-    UdpSocket, pin_current_thread,
+    UdpSocket, UplinkSet, Way, pin_current_thread,
 };
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, TunWrite, UdpBatch};
-use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, parse};
+use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, UplinkId, parse};
+use patronus_path::StateReason;
 use patronus_tunnel::WorkerId;
 
 use crate::exchange::{EventSink, Exchange, Order, Sockets};
@@ -60,6 +61,8 @@ pub struct WorkerSeed {
     pub core: Option<Core>,
     /// How long it spins before it sleeps.
     pub spin: Duration,
+    /// The interface of each uplink.
+    pub uplinks: Arc<[(UplinkId, Way)]>,
     /// What it shares with the others.
     pub exchange: Arc<Exchange>,
     /// Where events go.
@@ -82,6 +85,10 @@ struct Worker {
     tun_unwanted_since: Option<Instant>,
     /// By token: whether the door may have something to read.
     ready: Vec<bool>,
+    /// The interface of each uplink, for sockets that come later.
+    uplinks: Arc<[(UplinkId, Way)]>,
+    /// Uplinks whose refusal the engine knows of, until control says that they work.
+    refused: UplinkSet,
 }
 
 /// Starts the worker's thread; it ends with its final counters when the exchange stops.
@@ -114,7 +121,10 @@ fn run(seed: WorkerSeed) -> Counters {
         tun_attached: true,
         tun_unwanted_since: None,
         ready: Vec::new(),
+        uplinks: seed.uplinks,
+        refused: UplinkSet::default(),
     };
+    worker.set_uplinks();
     worker.register_doors();
     // Nothing waits in the queue yet.
     worker.set_tun_attached(worker.wants_tun());
@@ -410,8 +420,10 @@ impl Worker {
     /// Brings the engine's outputs to the kernel, to siblings and to control.
     fn drain(&mut self) {
         self.hand_on();
-        if !self.engine.udp_out().is_empty() {
-            self.send_datagrams();
+        // What moves to another uplink goes out at once. Ends: every uplink is told once.
+        while !self.engine.udp_out().is_empty() {
+            let refused = self.send_datagrams();
+            self.tell_refused(refused);
         }
         if !self.engine.tun_out().is_empty() {
             self.write_packets();
@@ -434,12 +446,14 @@ impl Worker {
         }
     }
 
-    fn send_datagrams(&mut self) {
+    /// Returns the uplinks that could not send at all.
+    fn send_datagrams(&mut self) -> UplinkSet {
         let batch = self.engine.udp_out();
         let mut handled = 0;
         let (mut sent, mut own_sent, mut own_failed) = (0, 0, 0);
         let mut failed = [0u64; SendFailure::ALL.len()];
         let mut demoted = None;
+        let mut refused = UplinkSet::default();
         for socket in self.sockets.iter_mut() {
             let report = socket.send(batch);
             handled += report.sent_packets + report.failed_total();
@@ -452,6 +466,7 @@ impl Worker {
             if report.gso_demoted {
                 demoted = Some(socket.local_addr());
             }
+            refused = refused.union(report.unreachable);
         }
         let mut reasons: [(DropReason, u64); SendFailure::ALL.len()] =
             std::array::from_fn(|at| (reason_of(SendFailure::ALL[at]), failed[at]));
@@ -466,6 +481,30 @@ impl Worker {
         if let Some(addr) = demoted {
             tracing::warn!(worker = self.id().0, %addr, "UDP_SEGMENT refused: offload no-udp-gso from here on");
             self.engine.set_trains(TrainLimits::SINGLE);
+        }
+        refused
+    }
+
+    /// The engine learns at once of an uplink that cannot send, and control at its next look.
+    fn tell_refused(&mut self, refused: UplinkSet) {
+        if refused.is_empty() {
+            return;
+        }
+        self.exchange.mailbox(self.id()).put_refused(refused);
+        for uplink in refused.iter() {
+            if self.refused.contains(uplink) {
+                continue;
+            }
+            self.refused.insert(uplink);
+            let order = PathOrder::Uplink(uplink.0, Some(StateReason::Unreachable));
+            // Rare enough for a look at the clock.
+            self.engine.handle_path_order(&order, Instant::now());
+        }
+    }
+
+    fn set_uplinks(&mut self) {
+        for socket in self.sockets.iter_mut() {
+            socket.set_uplinks(&self.uplinks);
         }
     }
 
@@ -511,9 +550,17 @@ impl Worker {
                 self.count_truncated();
                 self.truncated_seen = 0;
                 self.sockets = *sockets;
+                self.set_uplinks();
                 self.register_sockets();
             }
+            Order::Uplinks(uplinks) => {
+                self.uplinks = uplinks;
+                self.set_uplinks();
+            }
             Order::Path(order) => {
+                if let PathOrder::Uplink(uplink, None) = order {
+                    self.refused.remove(UplinkId(uplink));
+                }
                 self.engine.handle_path_order(&order, now);
                 self.drain();
             }

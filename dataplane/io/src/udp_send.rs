@@ -87,7 +87,9 @@ pub struct SendReport {
     pub gso_demoted: bool,
     /// The kernel's last refusal, for a log line.
     pub last_errno: Option<i32>,
-    /// The uplinks of those under [`SendFailure::Unreachable`]: what named one of them went nowhere, never another way.
+    /// Uplinks that cannot send at all: their interface is missing, gone or down. What named one of them is under
+    /// [`SendFailure::Unreachable`], and went no other way. An interface that is down refuses IPv6 in the same words as
+    /// one that only lacks a route, so that only IPv4 tells of it.
     pub unreachable: UplinkSet,
     /// The first of those under [`SendFailure::TooBig`], no endpoint twice.
     pub too_big: [Option<TooBig>; TOO_BIG_MAX],
@@ -176,7 +178,11 @@ impl SendReport {
             self.own_failed[failure as usize] += piece.packets;
         }
         match failure {
-            SendFailure::Unreachable => self.unreachable.insert(piece.endpoint.uplink),
+            SendFailure::Unreachable => {
+                if is_uplink_refusal(errno, &piece.outgoing.ask) {
+                    self.unreachable.insert(piece.endpoint.uplink);
+                }
+            }
             SendFailure::TooBig => self.note_too_big(TooBig {
                 endpoint: *piece.endpoint,
                 payload_len: match piece.outgoing.ask.segment_len {
@@ -520,6 +526,17 @@ fn is_source_refusal(errno: i32) -> bool {
         errno,
         libc::EINVAL | libc::ENETUNREACH | libc::EADDRNOTAVAIL
     )
+}
+
+/// Whether a refusal says that the interface which was named can send nothing. For IPv4 a named interface reaches
+/// every address, by a route or by asking for it on the link (`ip_route_output_key_hash_rcu`), unless it is down.
+fn is_uplink_refusal(errno: i32, ask: &Ask) -> bool {
+    ask.ifindex != 0
+        && match errno {
+            libc::ENODEV | libc::ENETDOWN => true,
+            libc::ENETUNREACH => ask.to.is_ipv4(),
+            _ => false,
+        }
 }
 
 fn errno_of(error: &io::Error) -> i32 {

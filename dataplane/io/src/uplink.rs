@@ -40,6 +40,13 @@ impl UplinkSet {
         }
     }
 
+    /// Takes an uplink out.
+    pub fn remove(&mut self, uplink: UplinkId) {
+        if usize::from(uplink.0) < UplinkId::COUNT_MAX {
+            self.0 &= !(1 << uplink.0);
+        }
+    }
+
     /// Whether an uplink is in.
     pub fn contains(self, uplink: UplinkId) -> bool {
         usize::from(uplink.0) < UplinkId::COUNT_MAX && self.0 >> uplink.0 & 1 == 1
@@ -155,6 +162,9 @@ mod tests {
         set.insert(UplinkId(15));
         set.insert(UplinkId(0));
         assert_eq!(set.iter().collect::<Vec<_>>(), [UplinkId(0), UplinkId(15)]);
+        set.remove(UplinkId(0));
+        set.remove(UplinkId::ANY);
+        assert!(!set.contains(UplinkId(0)) && set.contains(UplinkId(15)));
         let mut other = UplinkSet::default();
         other.insert(UplinkId(3));
         assert!(set.union(other).contains(UplinkId(3)) && set.union(other).contains(UplinkId(15)));
