@@ -9,6 +9,9 @@ mod denials;
 pub mod exchange;
 mod in_force;
 mod link;
+mod names;
+mod path_log;
+mod paths;
 mod policy;
 mod registry;
 mod report;
@@ -16,6 +19,7 @@ mod socket_file;
 mod startup;
 mod uapi;
 mod uapi_server;
+mod uplinks;
 mod worker;
 
 pub use daemon::{RunOptions, run};

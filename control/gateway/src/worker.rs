@@ -40,6 +40,10 @@ const LAST_TURNS_MAX: usize = 256;
 const DETACH_AFTER: Duration = Duration::from_secs(5);
 /// The longest sleep; a lost wake-up would cost no more.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Send calls of one drain; more would be a circle.
+const SENDS_PER_DRAIN_MAX: usize = 16;
+/// Refused endpoints of one batch that the engine learns of at once.
+const REFUSALS_MAX: usize = 8;
 /// A worker that panics more often than this per second is beyond help.
 const PANICS_PER_S_MAX: u32 = 100;
 
@@ -420,8 +424,11 @@ impl Worker {
     /// Brings the engine's outputs to the kernel, to siblings and to control.
     fn drain(&mut self) {
         self.hand_on();
-        // What moves to another uplink goes out at once. Ends: every uplink is told once.
-        while !self.engine.udp_out().is_empty() {
+        // What moves to another uplink goes out at once. Two rounds do: every uplink is told once.
+        for _ in 0..SENDS_PER_DRAIN_MAX {
+            if self.engine.udp_out().is_empty() {
+                break;
+            }
             let refused = self.send_datagrams();
             self.tell_refused(refused);
         }
@@ -453,7 +460,9 @@ impl Worker {
         let (mut sent, mut own_sent, mut own_failed) = (0, 0, 0);
         let mut failed = [0u64; SendFailure::ALL.len()];
         let mut demoted = None;
-        let mut refused = UplinkSet::default();
+        let mut unreachable = UplinkSet::default();
+        let mut refused: [_; REFUSALS_MAX] = [None; REFUSALS_MAX];
+        let mut refusals = 0;
         for socket in self.sockets.iter_mut() {
             let report = socket.send(batch);
             handled += report.sent_packets + report.failed_total();
@@ -466,7 +475,12 @@ impl Worker {
             if report.gso_demoted {
                 demoted = Some(socket.local_addr());
             }
-            refused = refused.union(report.unreachable);
+            unreachable = unreachable.union(report.unreachable);
+            for refusal in report.refused.into_iter().flatten() {
+                if let Some(slot) = refused.get_mut(refusals) {
+                    (*slot, refusals) = (Some(refusal), refusals + 1);
+                }
+            }
         }
         let mut reasons: [(DropReason, u64); SendFailure::ALL.len()] =
             std::array::from_fn(|at| (reason_of(SendFailure::ALL[at]), failed[at]));
@@ -477,12 +491,19 @@ impl Worker {
         };
         reasons[SendFailure::Unreachable as usize].1 += homeless;
         own_failed += homeless_own;
+        for refusal in refused.iter().flatten() {
+            let reason = reason_of(refusal.failure);
+            // Rare enough for a look at the clock.
+            let now = Instant::now();
+            self.engine
+                .handle_send_failure(&refusal.endpoint, reason, now);
+        }
         self.engine.udp_sent(sent, own_sent, own_failed, &reasons);
         if let Some(addr) = demoted {
             tracing::warn!(worker = self.id().0, %addr, "UDP_SEGMENT refused: offload no-udp-gso from here on");
             self.engine.set_trains(TrainLimits::SINGLE);
         }
-        refused
+        unreachable
     }
 
     /// The engine learns at once of an uplink that cannot send, and control at its next look.

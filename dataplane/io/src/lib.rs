@@ -27,7 +27,7 @@ pub use pin::{Core, Pinning, allowed_cores, pin_current_thread};
 pub use poller::{Next, Poller, Ready, SpinThenSleep, Token, Waker};
 pub use tun::{Backend, TunDevice, TunError, TunFault, TunQueue};
 pub use udp::{
-    RecvCounters, SendFailure, SendReport, TooBig, UdpError, UdpOptions, UdpSocket, pick_port,
+    RecvCounters, Refusal, SendFailure, SendReport, UdpError, UdpOptions, UdpSocket, pick_port,
     port_is_free,
 };
 pub use uplink::{UplinkSet, Way};

@@ -19,7 +19,7 @@ use crate::sys;
 use crate::udp_send::Sender;
 use crate::uplink::{UplinkTable, Way};
 
-pub use crate::udp_send::{SendFailure, SendReport, TooBig};
+pub use crate::udp_send::{Refusal, SendFailure, SendReport};
 
 /// How to open a socket. The default is a plain socket with all offloads wanted.
 #[derive(Clone, Debug)]

@@ -91,16 +91,19 @@ pub struct SendReport {
     /// [`SendFailure::Unreachable`], and went no other way. An interface that is down refuses IPv6 in the same words as
     /// one that only lacks a route, so that only IPv4 tells of it.
     pub unreachable: UplinkSet,
-    /// The first of those under [`SendFailure::TooBig`], no endpoint twice.
-    pub too_big: [Option<TooBig>; TOO_BIG_MAX],
+    /// Endpoints that the kernel refused as unreachable or as too big for the way: the first few, none twice for one
+    /// reason. All are counted.
+    pub refused: [Option<Refusal>; REFUSALS_MAX],
 }
 
-/// A datagram that the kernel refused as too big for the way.
+/// Datagrams to one endpoint that the kernel refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TooBig {
-    /// Where it was to go.
+pub struct Refusal {
+    /// Where they were to go.
     pub endpoint: Endpoint,
-    /// Its UDP payload, in bytes.
+    /// [`SendFailure::Unreachable`] or [`SendFailure::TooBig`].
+    pub failure: SendFailure,
+    /// UDP payload of the smallest, in bytes.
     pub payload_len: usize,
 }
 
@@ -131,16 +134,15 @@ impl SendReport {
         self.gso_demoted |= other.gso_demoted;
         self.last_errno = other.last_errno.or(self.last_errno);
         self.unreachable = self.unreachable.union(other.unreachable);
-        for too_big in other.too_big.iter().flatten() {
-            self.note_too_big(*too_big);
+        for refusal in other.refused.iter().flatten() {
+            self.note(*refusal);
         }
     }
 
-    /// Keeps the smallest of an endpoint; one endpoint too many is not noted, but counted like all.
-    fn note_too_big(&mut self, new: TooBig) {
-        for slot in &mut self.too_big {
+    fn note(&mut self, new: Refusal) {
+        for slot in &mut self.refused {
             match slot {
-                Some(known) if known.endpoint == new.endpoint => {
+                Some(known) if known.failure == new.failure && known.endpoint == new.endpoint => {
                     known.payload_len = known.payload_len.min(new.payload_len);
                     return;
                 }
@@ -161,6 +163,11 @@ impl SendReport {
             self.own_failed[SendFailure::Unreachable as usize] += packets;
         }
         self.unreachable.insert(train.endpoint.uplink);
+        self.note(Refusal {
+            endpoint: train.endpoint,
+            failure: SendFailure::Unreachable,
+            payload_len: train.segment_len,
+        });
     }
 
     fn count_sent(&mut self, piece: &Piece<'_>) {
@@ -177,20 +184,18 @@ impl SendReport {
         if piece.own {
             self.own_failed[failure as usize] += piece.packets;
         }
-        match failure {
-            SendFailure::Unreachable => {
-                if is_uplink_refusal(errno, &piece.outgoing.ask) {
-                    self.unreachable.insert(piece.endpoint.uplink);
-                }
-            }
-            SendFailure::TooBig => self.note_too_big(TooBig {
+        if is_uplink_refusal(errno, &piece.outgoing.ask) {
+            self.unreachable.insert(piece.endpoint.uplink);
+        }
+        if matches!(failure, SendFailure::Unreachable | SendFailure::TooBig) {
+            self.note(Refusal {
                 endpoint: *piece.endpoint,
+                failure,
                 payload_len: match piece.outgoing.ask.segment_len {
                     Some(len) => usize::from(len),
                     None => piece.outgoing.payload.len(),
                 },
-            }),
-            SendFailure::NoBuffers | SendFailure::Denied | SendFailure::Other => {}
+            });
         }
         if errno == libc::EAGAIN {
             self.would_block_packets += piece.packets;
@@ -682,8 +687,7 @@ fn outer_headers_len(v6: bool) -> usize {
 const WAIT_MAX: Duration = Duration::from_millis(5);
 const RETRIES_MAX: usize = 32;
 const NARROW_MAX: usize = 16;
-/// Endpoints noted in one report.
-const TOO_BIG_MAX: usize = 4;
+const REFUSALS_MAX: usize = 4;
 /// Send calls before a narrow path is tried with trains again.
 const NARROW_CALLS: u32 = 4096;
 

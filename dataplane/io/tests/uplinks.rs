@@ -264,6 +264,9 @@ fn a_family_without_a_route_does_not_speak_for_the_uplink() {
             let lost = send(&mut v6, &[(to(1, Family::V6, None), 0, &[100])]);
             assert_eq!(lost.failed(SendFailure::Unreachable), 1, "{lost:?}");
             assert!(lost.unreachable.is_empty());
+            let refusal = lost.refused[0].unwrap();
+            assert_eq!(refusal.failure, SendFailure::Unreachable);
+            assert_eq!(refusal.endpoint, to(1, Family::V6, None));
             let sent = send(&mut v4, &[(to(1, Family::V4, None), 0, &[100])]);
             assert_eq!(sent.sent_packets, 1);
             recv_datagrams(world.far(1, Family::V4), 1);
@@ -347,9 +350,10 @@ fn what_is_too_big_is_told_with_its_uplink_and_a_narrow_uplink_leaves_the_other_
                 let (zero, one) = (to(0, family, None), to(1, family, None));
                 let report = send(&mut gateway, &[(one, 0, &[66_000]), (zero, 0, &[10])]);
                 assert_eq!(report.failed(SendFailure::TooBig), 1, "{report:?}");
-                let too_big = report.too_big[0].unwrap();
-                assert_eq!((too_big.endpoint, too_big.payload_len), (one, 66_000));
-                assert_eq!(report.too_big[1], None);
+                let refusal = report.refused[0].unwrap();
+                assert_eq!(refusal.failure, SendFailure::TooBig);
+                assert_eq!((refusal.endpoint, refusal.payload_len), (one, 66_000));
+                assert_eq!(report.refused[1], None);
                 assert!(report.unreachable.is_empty());
                 recv_datagrams(world.far(0, family), 1);
 
