@@ -14,6 +14,7 @@ mod reload;
 mod roaming;
 mod routing;
 mod staging;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
