@@ -110,11 +110,18 @@ impl Steer {
         PathIndex((self.0 >> Self::PATH_SHIFT) as u8 & 15)
     }
 
+    /// The same flow in another class.
+    #[must_use]
+    pub fn in_class(self, class: ClassId) -> Self {
+        let rest = self.0 & ((1 << Self::CLASS_SHIFT) - 1);
+        Self(rest | u32::from(class.0 & 7) << Self::CLASS_SHIFT)
+    }
+
     /// The same class on `path`, where a packet leaves at `now_ms`.
     #[inline]
     #[must_use]
     pub fn sent(self, path: PathIndex, now_ms: u64) -> Self {
-        let class = self.0 & 7 << Self::CLASS_SHIFT;
+        let class = self.0 & (7 << Self::CLASS_SHIFT);
         let path = u32::from(path.0 & 15) << Self::PATH_SHIFT;
         Self(class | path | now_ms as u32 & Self::CLOCK_MASK)
     }
