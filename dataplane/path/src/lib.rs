@@ -10,6 +10,7 @@
 //! session.
 
 pub mod class;
+mod cusum;
 pub mod ids;
 pub mod message;
 pub mod metrics;

@@ -28,3 +28,6 @@ pub enum Line {
     /// The classes changed.
     Configured(Time, SelectorConfig),
 }
+
+/// The format's version.
+pub const VERSION: u32 = 1;
