@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::class::ClassConfig;
+use crate::class::{Bounds, ClassConfig};
 use crate::ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 use crate::observation::{Command, Direction, Observation, PathProfile};
@@ -521,6 +521,22 @@ impl Selector {
         });
         let losses = usable.map(|entry| entry.history.shared(self.now));
         losses.reduce(f64::min).unwrap_or(0.0)
+    }
+
+    /// Whether a class has no working path, or one whose numbers are past the thresholds of `yardstick`.
+    pub(crate) fn is_unmet(&self, class: usize, yardstick: &ClassConfig) -> bool {
+        let in_use = self.routes[class].path.and_then(|path| self.entry(path));
+        let Some(entry) = in_use.filter(|entry| entry.is_usable()) else {
+            return true;
+        };
+        let sample = entry.sample(0.0);
+        let is_past = |value: Option<f64>, bounds: Option<Bounds>| {
+            let both = value.zip(bounds);
+            both.is_some_and(|(value, bounds)| value > bounds.threshold())
+        };
+        is_past(sample.rtt_ms, yardstick.latency_ms)
+            || is_past(sample.jitter_ms, yardstick.jitter_ms)
+            || is_past(sample.loss_pct, yardstick.loss_pct)
     }
 
     fn stand(&self, class: usize, path: usize, now: Time) -> Option<Standing> {

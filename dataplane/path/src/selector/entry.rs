@@ -75,7 +75,8 @@ impl Entry {
             }
         } else if !is_usable && was_usable {
             self.up_since = None;
-            let is_wanted = state == PathState::AdminDown
+            let is_wanted = self.is_drained
+                || state == PathState::AdminDown
                 || matches!(reason, StateReason::Drained | StateReason::Removed);
             if !is_wanted {
                 self.downs.push(now);
