@@ -19,8 +19,7 @@ use patronus_path::message::HELLO_LEN;
 use patronus_path::trace::Line;
 use patronus_path::{
     Arrival, CLASSES_MAX, ClassId, Command, Hello, Observation, PATHS_MAX, PathIndex, PathState,
-    Prober, ProberConfig, Selector, SelectorConfig, StateReason,
-    Time,
+    Prober, ProberConfig, Selector, SelectorConfig, StateReason, Time,
 };
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::peer::CONTROL_ROOM;
@@ -78,26 +77,18 @@ pub(crate) struct PeerPaths {
     grace_until: Time,
     asking_until: Time,
     heard_at: Option<Time>,
-    standings: [PathStanding; PATHS_MAX],
+    /// By path: the peer's number of it, plus one; zero until it is known.
+    peer_numbers: [u16; PATHS_MAX],
     roles: ([u8; PATHS_MAX], u16),
-    /// By bit.
-    draining: u16,
+    /// Whether something was seen that may change the roles.
+    are_roles_old: bool,
+    /// By bit: paths that somebody pings.
     pinged: u16,
     is_traced: bool,
     loads: [u64; CLASSES_MAX],
     loaded: u8,
     loads_at: Time,
     refreshed_at: Time,
-}
-
-/// What the machines leave to their host to remember about a path.
-#[derive(Clone, Copy, Debug, Default)]
-struct PathStanding {
-    state: PathState,
-    reason: StateReason,
-    since: Time,
-    /// The peer's number of the path, plus one; zero until it is known.
-    peer_number: u16,
 }
 
 /// When which peer's machines want to run. Entries that came too early are entered anew, so each peer has hardly more
@@ -126,7 +117,7 @@ impl Deadlines {
 impl PeerPaths {
     fn new(engine: &Engine, peer: &OwnedPeer, time: Time) -> Box<Self> {
         let prober_config = prober_config(&engine.snapshot, &peer.spec, peer.endpoint, false);
-        let selector_config = selector_config(&engine.snapshot);
+        let selector_config = selector_config(&engine.snapshot, &peer.spec);
         let seed = engine.config.seed ^ u64::from(peer.spec.id.0) << 32 ^ time.0;
         let mut prober = Prober::new(prober_config.clone(), seed, time);
         for (uplink, fault) in engine.uplink_faults.iter().enumerate() {
@@ -149,9 +140,9 @@ impl PeerPaths {
             grace_until: Time(0),
             asking_until: Time(0),
             heard_at: None,
-            standings: Default::default(),
+            peer_numbers: [0; PATHS_MAX],
             roles: Default::default(),
-            draining: 0,
+            are_roles_old: true,
             pinged: 0,
             is_traced: false,
             loads: [0; CLASSES_MAX],
@@ -248,6 +239,7 @@ pub(crate) fn on_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
             (None, _) => ASKING_AGAIN,
         };
         paths.asking_until = paths.asking_until.max(time + asking);
+        paths.prober.session_began(time);
         wake(engine, slot, paths, now);
         drive(engine, slot, paths, now);
     });
@@ -272,11 +264,17 @@ pub(crate) fn on_hello(
         paths.grace_until = time + GRACE;
         paths.heard_at = Some(time);
         wake(engine, slot, paths, now);
-        // First: the prober is told how late it is before it is told what else there is.
+        if let Some(path) = paths.prober.path_of(&arrival) {
+            count(engine, slot, paths, path, time);
+        }
         let path = paths.prober.handle_hello(&arrival, hello, len, time);
-        let known = path.and_then(|path| paths.standings.get_mut(path.as_usize()));
-        if let Some(standing) = known {
-            standing.peer_number = hello.path;
+        let known = path.and_then(|path| paths.peer_numbers.get_mut(path.as_usize()));
+        if let Some(number) = known
+            && *number != hello.path
+        {
+            *number = hello.path;
+            refresh(engine, slot, paths, time);
+            publish_change(engine, slot);
         }
         drive(engine, slot, paths, now);
     });
@@ -411,7 +409,10 @@ pub(crate) fn reconfigure(engine: &mut Engine, slot: Slot, moved: bool, now: Ins
             paths.sole = endpoint;
         }
         configure(engine, slot, paths, time);
-        let classes = selector_config(&engine.snapshot);
+        let Some(peer) = engine.peers.get(slot) else {
+            return;
+        };
+        let classes = selector_config(&engine.snapshot, &peer.spec);
         if classes != paths.selector_config {
             paths.selector_config = classes.clone();
             trace(engine, slot, paths, || Line::Configured(time, classes.clone()));
@@ -453,8 +454,8 @@ fn obey(engine: &mut Engine, id: PeerId, paths: &mut PeerPaths, command: Command
         {
             return;
         }
-        Command::Drain(path) => paths.draining |= 1 << path.0,
-        Command::Undrain(path) => paths.draining &= !(1 << path.0),
+        Command::Drain(path) => paths.prober.set_draining(path, true, time),
+        Command::Undrain(path) => paths.prober.set_draining(path, false, time),
         Command::Pin(..) | Command::Unpin(_) | Command::Clear(_) => {}
     }
     see(engine, id, paths, Observation::Command(command), time);
@@ -502,19 +503,36 @@ fn run(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) {
     if !paths.is_awake {
         return;
     }
-    let Some(peer) = engine.peers.get(slot) else {
-        return;
-    };
-    let board = &peer.spec.board;
-    for (path, end) in known(&peer.outlets) {
-        paths.prober.set_counters(path, outer_bytes(board.counters(path), end), time);
+    for path in (0..PATHS_MAX).map(|at| PathIndex(at as u8)) {
+        count(engine, slot, paths, path, time);
     }
     paths.prober.handle_timeout(time);
     if paths.selector.poll_timeout().is_some_and(|at| at <= time) {
         trace(engine, slot, paths, || Line::Timeout(time));
         paths.selector.handle_timeout(time);
+        paths.are_roles_old = true;
     }
     drive(engine, slot, paths, now);
+}
+
+/// Tells the prober what was sent and received on a path.
+fn count(engine: &Engine, slot: Slot, paths: &mut PeerPaths, path: PathIndex, time: Time) {
+    let Some(peer) = engine.peers.get(slot) else {
+        return;
+    };
+    let Some((outlets, end)) = peer.outlets.as_ref().and_then(|it| Some((it, it.end(path)?))) else {
+        return;
+    };
+    let board = &peer.spec.board;
+    let mut sum = board.counters(path);
+    // Of this worker's tunnel the batch at hand is not on the board yet.
+    let stored = board.stored_counters(path, engine.config.worker);
+    let own = outlets.counters[path.as_usize()];
+    sum.tx_packets = sum.tx_packets - stored.tx_packets + own.tx_packets;
+    sum.tx_bytes = sum.tx_bytes - stored.tx_bytes + own.tx_bytes;
+    sum.rx_packets = sum.rx_packets - stored.rx_packets + own.rx_packets;
+    sum.rx_bytes = sum.rx_bytes - stored.rx_bytes + own.rx_bytes;
+    paths.prober.set_counters(path, outer_bytes(sum, end), time);
 }
 
 /// Takes observations and decisions out of the machines, and follows the routes.
@@ -574,16 +592,11 @@ fn see(
 ) {
     match &observation {
         Observation::State(path, state, reason) => {
-            if let Some(standing) = paths.standings.get_mut(path.as_usize()) {
-                (standing.state, standing.reason) = (*state, *reason);
-                standing.since = time;
-            }
             engine.event(Event::Path(id, PathEvent::State(*path, *state, *reason)));
         }
         Observation::Gone(path) => {
-            if let Some(standing) = paths.standings.get_mut(path.as_usize()) {
-                *standing = PathStanding::default();
-                paths.draining &= !(1 << path.0);
+            if let Some(number) = paths.peer_numbers.get_mut(path.as_usize()) {
+                *number = 0;
             }
         }
         Observation::Rtt(path, ns) if paths.pinged >> (path.0 & 15) & 1 != 0 => {
@@ -600,6 +613,13 @@ fn see(
         | Observation::Load(..)
         | Observation::Command(_) => {}
     }
+    paths.are_roles_old |= !matches!(
+        observation,
+        Observation::Rtt(..)
+            | Observation::Probe(..)
+            | Observation::Deviation(..)
+            | Observation::Data(..)
+    );
     paths.selector.observe(&observation, time);
     if paths.is_traced {
         let line = Line::Seen(time, observation);
@@ -614,9 +634,10 @@ fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
     let count = ends.iter().flatten().count();
     let has_several = is_answered && count > 1;
     let mut usable = 0;
-    for (at, standing) in paths.standings.iter().enumerate() {
-        let carries = matches!(standing.state, PathState::Up | PathState::Suspect);
-        usable |= u16::from(carries) << at;
+    for path in paths.prober.paths() {
+        let state = paths.prober.state(path).map(|(state, ..)| state);
+        let carries = matches!(state, Some(PathState::Up | PathState::Suspect));
+        usable |= u16::from(carries) << path.0;
     }
     let ways = Ways {
         routes: *paths.selector.routes(),
@@ -673,6 +694,9 @@ fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
 
 /// Tells the prober which paths carry which class, and which ones stand by.
 fn set_roles(paths: &mut PeerPaths, ways: &Ways, time: Time) {
+    if !std::mem::take(&mut paths.are_roles_old) {
+        return;
+    }
     let mut classes = [0u8; PATHS_MAX];
     let configured = paths.selector_config.classes.len();
     for (class, route) in ways.routes.iter().enumerate().take(configured) {
@@ -698,7 +722,7 @@ fn refresh(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
     let board = &peer.spec.board;
     let has_several = peer.outlets.as_ref().is_some_and(|it| it.has_several);
     for (path, end) in known(&peer.outlets) {
-        let Some(standing) = paths.standings.get(path.as_usize()) else {
+        let Some((state, reason, since)) = paths.prober.state(path) else {
             continue;
         };
         let classes = paths.selector_config.classes.len();
@@ -708,19 +732,26 @@ fn refresh(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
         };
         let status = Standing {
             endpoint: *end,
-            state: standing.state,
-            reason: standing.reason,
-            state_age_s: time.since(standing.since).as_secs_f64(),
+            state,
+            reason,
+            state_age_s: time.since(since).as_secs_f64(),
             metrics: paths.prober.metrics(path, time).unwrap_or_default(),
             standing: std::array::from_fn(|class| {
                 of(class).map_or((0, 0.0), |(tier, score)| (tier, score as f32))
             }),
-            is_draining: paths.draining >> path.0 & 1 != 0,
-            peer_number: standing.peer_number,
+            is_draining: paths.selector.is_draining(path),
+            peer_number: paths.peer_numbers[path.as_usize()],
         };
         board.set_standing(path, &status, engine.config.workers);
     }
     board.set_flags(paths.prober.is_answered(), paths.is_awake, has_several);
+}
+
+/// Lanes have to look.
+fn publish_change(engine: &Engine, slot: Slot) {
+    if let Some(peer) = engine.peers.get(slot) {
+        peer.spec.board.changed();
+    }
 }
 
 /// Tells the selector once a second how much each class sends.

@@ -56,8 +56,10 @@ pub(crate) fn endpoint_from(end: Arrival) -> Endpoint {
     }
 }
 
-pub(crate) fn selector_config(snapshot: &Snapshot) -> SelectorConfig {
+pub(crate) fn selector_config(snapshot: &Snapshot, spec: &PeerSpec) -> SelectorConfig {
     SelectorConfig {
+        // As with lanes, the smaller key leads.
+        leads: snapshot.identity().public_key() < spec.public_key,
         classes: snapshot.paths().classes.configs.clone(),
     }
 }
@@ -70,7 +72,9 @@ pub(crate) fn prober_config(
     has_several: bool,
 ) -> ProberConfig {
     let mut uplinks = snapshot.paths().uplinks.clone();
-    uplinks.push(any_uplink(has_several));
+    if uplinks.is_empty() {
+        uplinks.push(any_uplink(has_several));
+    }
     let mut paths = spec.paths.clone();
     if let (true, Some(endpoint)) = (paths.is_empty(), heard_at) {
         paths.push(sole_path(snapshot, &endpoint, has_several));

@@ -10,6 +10,7 @@
 //! session.
 
 pub mod class;
+mod cusum;
 mod dice;
 mod estimate;
 pub mod ids;
