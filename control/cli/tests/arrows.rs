@@ -67,6 +67,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-config",
             "patronus-gateway",
             "patronus-lab",
+            "patronus-path",
             "patronus-policy",
         ],
     ),

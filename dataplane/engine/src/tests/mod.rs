@@ -8,6 +8,7 @@ mod hostile_outer;
 mod hostile_tun;
 mod hours;
 mod lanes;
+mod paths;
 mod policy;
 mod random_walk;
 mod reload;

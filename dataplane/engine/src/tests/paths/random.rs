@@ -1,0 +1,1 @@
+//! A random world against a simple reference.
