@@ -226,8 +226,8 @@ impl Prober {
         Some(at)
     }
 
-    /// The data counters of a path; growth of what was received is a sign of life. To be called for every path before
-    /// [`handle_timeout`](Self::handle_timeout).
+    /// The data counters of a path; growth of what was received is a sign of life at the time of the call. To be called
+    /// for every path before [`handle_timeout`](Self::handle_timeout).
     pub fn set_counters(&mut self, path: PathIndex, counters: PathCounters, now: Time) {
         if let Some((path, outbox)) = self.path_mut(path) {
             path.set_counters(counters, now, outbox);
