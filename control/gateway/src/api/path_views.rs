@@ -299,7 +299,7 @@ fn tier_words(tier: u8) -> &'static str {
         0 => "in bounds",
         1 => "out of bounds",
         2 => "suspect",
-        3 => "suppressed for flapping",
+        3 => "suppressed",
         _ => "down",
     }
 }
