@@ -50,7 +50,7 @@ pub fn path(live: &Live, all: &Standings, status: &PathStatus) -> PathView {
         peer,
         path: status.path.0,
         name: path_name(snapshot, all.spec, &status.endpoint),
-        uplink: (uplink != UplinkId::ANY).then(|| uplink_name(snapshot, uplink)),
+        uplink: profile.map(|it| it.name.clone()),
         remote: status.endpoint.remote,
         local: status.endpoint.local,
         state: state_view(status.state),
