@@ -2,10 +2,13 @@
 
 mod bench;
 mod failover_report;
+mod gateway;
 mod keys;
 mod lab_bench;
 mod lab_report;
+mod paths;
 mod policy;
+mod print;
 mod verbs;
 
 use std::path::PathBuf;
@@ -36,6 +39,18 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
+    /// Show the paths to the peers: state, delay, loss, rates, and which classes use them
+    #[command(after_help = paths::PATHS_HELP)]
+    Paths(paths::PathsArgs),
+    /// Look at one path, pin, drain, measure or record
+    #[command(subcommand)]
+    Path(paths::PathVerb),
+    /// Measure round trips on a path, inside the tunnel
+    #[command(after_help = paths::PING_HELP)]
+    Ping(paths::PingArgs),
+    /// Tell what happened to paths, peers and uplinks, and why
+    #[command(after_help = paths::EVENTS_HELP)]
+    Events(paths::EventsArgs),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys,
-    lab_bench, lab_report, policy,
+    lab_bench, lab_report, paths, policy,
 };
 
 /// Runs a verb.
@@ -29,6 +29,10 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
+        Verb::Paths(args) => paths::list(&args),
+        Verb::Path(verb) => paths::run(&verb),
+        Verb::Ping(args) => paths::ping(&args),
+        Verb::Events(args) => paths::events(&args),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),

@@ -312,7 +312,7 @@ fn paths_are_told_in_the_units_of_people_with_what_each_class_thinks_of_them() {
     let path = &branch.paths[0];
     assert_eq!(
         (path.id.as_str(), path.name.as_str()),
-        ("branch/0", "fiber>198.51.100.2")
+        ("branch/0", "fiber-198.51.100.2")
     );
     assert_eq!(
         (path.state, path.reason.as_str()),
@@ -360,7 +360,7 @@ fn a_path_goes_by_number_by_name_and_by_uplink_and_a_peer_by_name_and_key() {
     let key = patronus_config::KeyText::to_base64(&PublicKey::from_bytes([2; 32]));
     for (peer, path) in [
         ("branch", "1"),
-        ("branch", "lte>203.0.113.9"),
+        ("branch", "lte-203.0.113.9"),
         ("branch", "lte"),
         (key.as_str(), "1"),
     ] {
@@ -386,7 +386,7 @@ fn what_does_not_exist_is_refused_with_what_does() {
     assert_eq!(field.as_deref(), Some("path"));
     assert_eq!(
         text,
-        "branch has no path `9`: its paths are 0 fiber>198.51.100.2, 1 lte>203.0.113.9, 2 fiber>198.51.100.7"
+        "branch has no path `9`: its paths are 0 fiber-198.51.100.2, 1 lte-203.0.113.9, 2 fiber-198.51.100.7"
     );
     let (_, text) = field_of(client.path("branch", "fiber"));
     assert!(
@@ -413,10 +413,10 @@ fn orders_go_to_the_worker_that_owns_the_peer_and_are_remembered_with_their_user
     let told = site
         .command(PathCommand::Pin, Some("lte"), Some("realtime"))
         .unwrap();
-    assert_eq!(told.text, "pin class realtime to branch/1 lte>203.0.113.9");
+    assert_eq!(told.text, "pin class realtime to branch/1 lte-203.0.113.9");
     assert!(told.done && told.warnings.is_empty());
     let told = site.command(PathCommand::Clear, Some("0"), None).unwrap();
-    assert_eq!(told.text, "clear path branch/0 fiber>198.51.100.2");
+    assert_eq!(told.text, "clear path branch/0 fiber-198.51.100.2");
     let ordered = |command| (WorkerId(1), PathOrder::Command(PeerId(0), command));
     let pin = Command::Pin(PathIndex(1), Some(ClassId(0)));
     assert_eq!(
@@ -434,7 +434,7 @@ fn orders_go_to_the_worker_that_owns_the_peer_and_are_remembered_with_their_user
     let uid = nix::unistd::getuid().as_raw();
     assert_eq!(
         event.text,
-        format!("user {uid} ordered: pin class realtime to branch/1 lte>203.0.113.9")
+        format!("user {uid} ordered: pin class realtime to branch/1 lte-203.0.113.9")
     );
 }
 
@@ -518,7 +518,7 @@ fn a_ping_waits_for_its_pong_and_counts_those_that_did_not_come() {
     assert_eq!(rtts, (Some(10.0), Some(11.25), Some(12.5)));
     assert_eq!(
         (pinged.id.as_str(), pinged.name.as_str()),
-        ("branch/0", "fiber>198.51.100.2")
+        ("branch/0", "fiber-198.51.100.2")
     );
     // One that comes late is nobody's.
     site.told(PathEvent::Pong(PathIndex(0), 1));
@@ -580,9 +580,9 @@ fn events_are_numbered_filtered_and_told_once_to_who_follows() {
     assert_eq!(
         texts,
         [
-            "path 5 lte>192.0.2.7 goes to 192.0.2.7:9 over lte",
+            "path 5 lte-192.0.2.7 goes to 192.0.2.7:9 over lte",
             // The board does not know that path yet: its name is that of the move.
-            "path 5 lte>192.0.2.7 is down: the uplink lost its carrier",
+            "path 5 lte-192.0.2.7 is down: the uplink lost its carrier",
             "realtime moved to lte: loss 3.1 % over 1 %",
         ]
     );

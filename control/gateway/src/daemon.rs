@@ -28,7 +28,7 @@ use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::in_force::{base_of, live, load_policy, policy_of};
 use crate::link::Link;
 use crate::names::{resolve, resolve_later};
-use crate::path_desk::{PathDesk, Workers};
+use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
@@ -37,7 +37,7 @@ use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
 use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
 use crate::uapi_server::{Call, UapiSocket, errno_text};
-use crate::uplinks::UplinkWatch;
+use crate::uplinks::{News, UplinkWatch};
 use crate::worker::{self, WorkerSeed};
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
@@ -264,6 +264,7 @@ impl Daemon {
             status: StatusLine::new(epoch),
             config,
         };
+        daemon.remember_uplinks(&uplink_news);
         daemon.log_start(tun.backend);
         let doors = Doors {
             calls,
@@ -363,11 +364,26 @@ impl Daemon {
     /// Something may have happened to an interface: workers learn of it, and of paths that came or went with it.
     async fn look_at_uplinks(&mut self) {
         let news = self.uplinks.look().await;
-        news.tell(&self.exchange);
+        self.tell_uplinks(&news);
         if news.plan_changed {
             self.registry
                 .set_plan(self.uplinks.plan(&self.config.classes));
             self.publish();
+        }
+    }
+
+    /// Workers act on it, operators may ask for it.
+    fn tell_uplinks(&self, news: &News) {
+        news.tell(&self.exchange);
+        self.remember_uplinks(news);
+    }
+
+    fn remember_uplinks(&self, news: &News) {
+        let live = self.api_state.live();
+        for (uplink, fault) in news.faults() {
+            let what = What::Uplink(uplink_name(&live.snapshot, uplink), fault);
+            let about = About::default();
+            self.desk.put(&live.snapshot, about, what, Instant::now());
         }
     }
 
@@ -436,7 +452,8 @@ impl Daemon {
         let names = self.registry.names_to_resolve(Instant::now());
         resolve(&mut self.registry, names).await;
         self.uplinks.configure(&new.uplinks);
-        self.uplinks.look().await.tell(&self.exchange);
+        let news = self.uplinks.look().await;
+        self.tell_uplinks(&news);
         self.registry.set_plan(self.uplinks.plan(&new.classes));
         self.config = new;
         self.publish();

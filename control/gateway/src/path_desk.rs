@@ -12,7 +12,7 @@ use patronus_engine::{
     PathEvent, PathOrder, PathStatus, PeerId, PeerSpec, PublishedCounters, Snapshot,
 };
 use patronus_packet::{Endpoint, UplinkId};
-use patronus_path::{CLASSES_MAX, Command, PathIndex, Route, Time, trace};
+use patronus_path::{CLASSES_MAX, Command, PathIndex, PathSpec, Route, Time, trace};
 use patronus_tunnel::{PublicKey, WorkerId};
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -132,7 +132,7 @@ impl PathDesk {
                 let uplink = uplink_name(snapshot, endpoint.uplink);
                 let name = match snapshot.peer(id) {
                     Some(spec) => path_name(snapshot, spec, &endpoint),
-                    None => format!("{uplink}>{}", endpoint.remote.ip()),
+                    None => uplink.clone(),
                 };
                 lock(&self.names).insert((id, path), name);
                 (Some(path), What::Moved(endpoint, uplink))
@@ -342,16 +342,16 @@ impl Drop for Recording {
     }
 }
 
-/// What operators call a path: as configured, or the uplink and the peer's address for one that the peer opened.
+/// What operators call a path: as configured, or, for one that the peer opened, as the prober names it: the uplink and
+/// the peer's address.
 pub fn path_name(snapshot: &Snapshot, spec: &PeerSpec, endpoint: &Endpoint) -> String {
-    let is_it = |path: &&patronus_path::PathSpec| {
-        path.uplink == endpoint.uplink.0 && path.remote == endpoint.remote
-    };
+    let is_it =
+        |path: &&PathSpec| path.uplink == endpoint.uplink.0 && path.remote == endpoint.remote;
     match spec.paths.iter().find(is_it) {
         Some(path) => path.profile.name.clone(),
         None => {
             let uplink = uplink_name(snapshot, endpoint.uplink);
-            format!("{uplink}>{}", endpoint.remote.ip())
+            format!("{uplink}-{}", endpoint.remote.ip().to_canonical())
         }
     }
 }

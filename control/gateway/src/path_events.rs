@@ -26,7 +26,6 @@ pub enum What {
     /// A path is new, or goes to another address; over the uplink of that name.
     Moved(Endpoint, String),
     /// An uplink works, or does not and why.
-    #[cfg_attr(not(test), allow(dead_code, reason = "for who watches the uplinks"))]
     Uplink(String, Option<StateReason>),
     /// An operator ordered something, in words; the user's number where the system tells it.
     Command(String, Option<u32>),

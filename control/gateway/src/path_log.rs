@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use patronus_path::PathState;
 
-use crate::path_events::{Record, What, cause_name, reason_name, words};
+use crate::path_events::{Record, What, cause_name, reason_name};
 
 /// Makes lines, and counts what it leaves out.
 #[derive(Debug)]
@@ -41,12 +41,8 @@ impl PathLog {
             What::Moved(endpoint, uplink) => {
                 tracing::debug!(peer, path, uplink, addr = %endpoint.remote, "path moved");
             }
-            // Its handler tells it, with the user who wanted it.
-            What::Command(..) => {}
-            What::Uplink(uplink, None) => tracing::info!(uplink, "uplink works"),
-            What::Uplink(uplink, Some(reason)) => {
-                tracing::warn!(uplink, "uplink does not work: {}", words(*reason));
-            }
+            // Those who do it tell it: the API with the user, the watch over uplinks with the interface.
+            What::Command(..) | What::Uplink(..) => {}
             What::State(PathState::Suspect | PathState::Init, reason) => {
                 tracing::debug!(
                     peer,

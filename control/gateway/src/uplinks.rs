@@ -227,6 +227,14 @@ impl UplinkWatch {
 }
 
 impl News {
+    /// Which uplinks work again, and which do not and why.
+    pub fn faults(&self) -> impl Iterator<Item = (UplinkId, Option<StateReason>)> {
+        self.orders.iter().filter_map(|order| match order {
+            PlainOrder::Path(PathOrder::Uplink(uplink, fault)) => Some((UplinkId(*uplink), *fault)),
+            PlainOrder::Path(_) | PlainOrder::Uplinks(_) => None,
+        })
+    }
+
     /// Tells every worker.
     pub fn tell(&self, exchange: &Exchange) {
         for order in &self.orders {

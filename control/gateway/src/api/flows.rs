@@ -163,6 +163,8 @@ fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
         dst_port,
         opened_by: opened_by.to_owned(),
         peer: live.peer_names.get(&flow.peer).cloned(),
+        class: None,
+        path: None,
         worker,
         packets: flow.packets.into(),
         bytes: flow.bytes,

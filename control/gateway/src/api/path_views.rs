@@ -51,7 +51,7 @@ pub fn path(live: &Live, all: &Standings, status: &PathStatus) -> PathView {
         peer,
         path: status.path.0,
         name: path_name(snapshot, all.spec, &status.endpoint),
-        uplink: (uplink != UplinkId::ANY).then(|| uplink_name(snapshot, uplink)),
+        uplink: profile.map(|it| it.name.clone()),
         remote: status.endpoint.remote,
         local: status.endpoint.local,
         state: state_view(status.state),
@@ -300,7 +300,7 @@ fn tier_words(tier: u8) -> &'static str {
         0 => "in bounds",
         1 => "out of bounds",
         2 => "suspect",
-        3 => "suppressed for flapping",
+        3 => "suppressed",
         _ => "down",
     }
 }

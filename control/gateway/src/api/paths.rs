@@ -19,7 +19,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::answers::Refused;
 use super::path_views::{self, Standings, class_configs, has_other, ms};
 use super::{Asker, Live};
-use crate::path_desk::{PathDesk, Recording, path_name};
+use crate::path_desk::{PathDesk, Recording, path_name, uplink_name};
 use crate::path_events::{About, What, rounded, state_view};
 
 /// The paths that a query asks for.
@@ -386,10 +386,12 @@ fn find_path<'a>(
     if let Some(status) = paths.iter().find(|it| Some(it.path.0) == number) {
         return Ok(status);
     }
-    let is_named = |status: &&PathStatus| {
-        let name = name(status);
-        name == path || name.split('>').next() == Some(path)
-    };
+    let is_named = |status: &&PathStatus| name(status) == path;
+    if let Some(status) = paths.iter().find(is_named) {
+        return Ok(status);
+    }
+    let is_named =
+        |status: &&PathStatus| uplink_name(&live.snapshot, status.endpoint.uplink) == path;
     let mut named = paths.iter().filter(is_named);
     let shown_names = || {
         let names = paths.iter().map(|it| format!("{} {}", it.path.0, name(it)));
