@@ -259,13 +259,11 @@ impl Path {
         self.mtu.holes()
     }
 
-    /// The peer's number of this path, as a bit, where our end of it is broken.
-    pub(crate) fn fault_bit(&self) -> u16 {
-        match self.peer {
-            Some(peer) if self.liveness.is_broken() && (1..=16).contains(&peer.path) => {
-                1 << (peer.path - 1)
-            }
-            Some(_) | None => 0,
+    /// The peer's number of this path, as a bit.
+    pub(crate) fn peer_bit(&self) -> u16 {
+        match self.peer_path() {
+            path @ 1..=16 => 1 << (path - 1),
+            _ => 0,
         }
     }
 
@@ -274,11 +272,15 @@ impl Path {
         self.peer.map_or(0, |peer| peer.path)
     }
 
-    /// Whether a hello is newer than all that came here, from the same run and path of the peer.
-    pub(crate) fn is_continued_by(&self, hello: &Hello) -> bool {
+    /// Whether a hello is of the same run and path of the peer as those that came here.
+    pub(crate) fn has_peer(&self, hello: &Hello) -> bool {
         self.peer
             .is_some_and(|peer| peer.instance == hello.instance && peer.path == hello.path)
-            && self.estimates.arrivals.is_newer(hello.sequence)
+    }
+
+    /// Whether a hello is newer than all that came here.
+    pub(crate) fn is_newest(&self, hello: &Hello) -> bool {
+        self.estimates.arrivals.is_newer(hello.sequence)
     }
 
     /// Whether the peer has heard a hello of this very path, and says so for the first time or with a newer hello.
@@ -445,10 +447,14 @@ impl Path {
     pub(crate) fn handle_timeout(&mut self, now: Time, outbox: &mut Outbox) {
         let fates = self.estimates.arrivals.expire(now);
         outbox.fates(self.index, Direction::Rx, fates);
-        let missed_before = self.liveness.misses_hellos();
+        let (missed, heard) = (self.liveness.misses_hellos(), self.liveness.hears());
         self.liveness.expire(now);
-        if self.liveness.misses_hellos() && !missed_before {
+        if self.liveness.misses_hellos() && !missed {
             self.schedule.burst = Some((now, BURST));
+        }
+        if heard && !self.liveness.hears() {
+            // What the peer wishes does not count any more.
+            self.pace(now);
         }
         self.settle(now, outbox);
     }

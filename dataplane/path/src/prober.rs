@@ -221,9 +221,12 @@ impl Prober {
             self.shared.is_answered = true;
             self.hurry_all(now);
         }
+        // It is bound to a path of ours that is gone: it looks for another one.
+        let named = usize::from(hello.your_path).checked_sub(1);
+        let is_orphan = named.is_some_and(|at| self.paths.get(at).is_none_or(Option::is_none));
         let outbox = &mut self.outbox;
         let path = self.paths[at.as_usize()].as_mut()?;
-        if path.is_another_path(hello, now) {
+        if !is_orphan && path.is_another_path(hello, now) {
             return Some(at);
         }
         let is_newest = path.receive(arrival, hello, len, now, outbox);
@@ -577,10 +580,17 @@ impl Prober {
             let is_lane = hello.kind == Kind::Lane;
             return by_ends.or_else(|| self.named(arrival, hello, |_| is_lane));
         }
-        let is_followed = |path: &Path| path.is_answered_by(hello) || path.is_continued_by(hello);
-        let Some(named) = self.named(arrival, hello, is_followed) else {
+        let is_partner = |path: &Path| path.is_answered_by(hello) || path.has_peer(hello);
+        let Some(named) = self.named(arrival, hello, is_partner) else {
             return by_ends.or_else(|| self.learn(arrival, now));
         };
+        if self
+            .path(named)
+            .is_some_and(|path| path.has_peer(hello) && !path.is_newest(hello))
+        {
+            // Late, and perhaps from where the peer was before.
+            return Some(named);
+        }
         match by_ends {
             Some(known) if known == named => {}
             // Two of ours lead to one of the peer's, which answers the named one.
@@ -660,8 +670,16 @@ impl Prober {
 
     /// Tells the peer on the paths that work which ones are broken at our end: it would take a detection time to see.
     fn tell_faults(&mut self, now: Time) {
-        let paths = self.paths.iter().flatten();
-        let faults = paths.fold(0, |faults, path| faults | path.fault_bit());
+        let (mut broken, mut working) = (0, 0);
+        for path in self.paths.iter().flatten() {
+            if path.liveness().is_broken() {
+                broken |= path.peer_bit();
+            } else if path.liveness().hears() {
+                working |= path.peer_bit();
+            }
+        }
+        // Where a NAT makes two paths of ours of one of the peer's, one that works is enough.
+        let faults = broken & !working;
         if faults != self.shared.faults {
             self.shared.faults = faults;
             self.hurry_all(now);
