@@ -243,3 +243,33 @@ fn drains_and_choices_reach_the_peer() {
         &Observation::Command(Command::Undrain(PATH))
     ));
 }
+
+#[test]
+fn a_peer_that_sends_from_another_port_than_it_listens_on_has_one_path() {
+    for seed in 0..20 {
+        let mut world = World::new(1, &Link::default(), seed);
+        world.link(0, 0).nat_port = Some(40_000);
+        world.run_for(Duration::from_secs(5));
+        world.activate(&[1]);
+        // It restarts, so that it does not know at first which path of the other side it is.
+        let now = world.now;
+        world.sites[0] = world::Site::new(config(0, 1), seed + 99, now);
+        world.run_for(Duration::from_secs(5));
+        let now = world.now;
+        world.run_for(Duration::from_secs(5));
+        let ups = |site: usize| {
+            let paths = world.sites[site].prober.paths();
+            paths
+                .filter(|path| world.sites[site].state(path.0) == PathState::Up)
+                .count()
+        };
+        assert_eq!((ups(0), ups(1)), (1, 1), "seed {seed}");
+        for site in &world.sites {
+            assert_eq!(site.became(0, PathState::Down, now), None, "seed {seed}");
+            assert!(
+                site.prober.events(PATH).unwrap().peer_restarts <= 2,
+                "seed {seed}"
+            );
+        }
+    }
+}

@@ -64,7 +64,7 @@ impl Path {
         let is_newest = self.estimates.arrivals.is_newer(hello.sequence);
         let most = match was_deaf {
             true => OUTAGE_LOSSES_MAX,
-            false => u32::MAX,
+            false => LAG_MAX,
         };
         let patience = self.patience(self.liveness.rhythm().interval);
         let arrivals = &mut self.estimates.arrivals;
@@ -74,7 +74,9 @@ impl Path {
             return false;
         }
         self.measure_delay(hello, was_deaf, now, outbox);
-        if hello.echo_sequence != 0 {
+        // An echo of what a former run of ours sent says nothing.
+        let is_echo = self.estimates.departures.has_sent(hello.echo_sequence);
+        if is_echo {
             self.measure_echo(hello, most, now, outbox);
         }
         self.measure_rx_data(hello, now, outbox);
@@ -82,10 +84,13 @@ impl Path {
         self.note_peer(hello, now);
         self.tell_peer(before, hello, outbox);
         self.liveness.listen(Said {
-            hears_us: hello.hears_you,
+            hears_us: hello.hears_you && is_echo,
             suspects: hello.is_suspect,
             is_held: hello.state == PathState::AdminDown,
-            echo: hello.echo_sequence,
+            echo: match is_echo {
+                true => hello.echo_sequence,
+                false => 0,
+            },
             rhythm: Rhythm {
                 interval: duration_ms(hello.interval_ms).max(INTERVAL_LEAST),
                 multiplier: hello.multiplier,
@@ -107,7 +112,7 @@ impl Path {
     fn is_restart(&self, hello: &Hello) -> bool {
         self.peer.is_some_and(|peer| {
             let lag = self.estimates.arrivals.lag(hello.sequence);
-            let has_forgotten = lag > 0 && peer.has_heard && hello.echo_sequence == 0;
+            let has_forgotten = lag > 0 && peer.heard != 0 && hello.echo_sequence == 0;
             peer.instance != hello.instance
                 || peer.path != hello.path
                 || lag > LAG_MAX
@@ -157,7 +162,7 @@ impl Path {
         let Some(sent) = estimates.departures.sent(echo).copied() else {
             return;
         };
-        // An echo of what a former run of ours sent looks like one of this run.
+        // The same number may have been that of a hello of a former run.
         if sent.at.0 != hello.echo_sent_at_ns || estimates.sampled == echo {
             return;
         }
@@ -185,7 +190,7 @@ impl Path {
             ));
         }
         if estimates.tx_data.smells_of_hole() {
-            self.mtu.suspect(now);
+            self.mtu.suspect(self.profile.is_metered, now);
         }
         self.measure_tx_capacity(hello, now);
     }
@@ -222,7 +227,7 @@ impl Path {
             required: duration_ms(hello.required_interval_ms),
             is_draining: hello.is_draining,
             classes: hello.classes,
-            has_heard: hello.echo_sequence != 0,
+            heard: hello.echo_sequence,
             echo: Echo {
                 sequence: hello.sequence,
                 sent_at_ns: hello.sent_at_ns,
