@@ -10,6 +10,7 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-aead", &[]),
     ("patronus-packet", &[]),
+    ("patronus-path", &[]),
     ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
     (
@@ -62,6 +63,7 @@ const CONTROL_ONLY: &[&str] = &["tokio", "axum", "hyper", "rtnetlink", "clap", "
 const DATAPLANE: &[&str] = &[
     "patronus-aead",
     "patronus-packet",
+    "patronus-path",
     "patronus-policy",
     "patronus-tunnel",
     "patronus-engine",
