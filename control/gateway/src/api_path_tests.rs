@@ -48,6 +48,10 @@ impl PathWorkers for Fake {
         spec.id == PeerId(0)
     }
 
+    fn starved(&self, _: &PeerSpec) -> u64 {
+        3
+    }
+
     fn order(&self, worker: WorkerId, order: PathOrder) {
         self.orders.lock().unwrap().push((worker, order));
     }
@@ -68,6 +72,10 @@ impl PathWorkers for Arc<Fake> {
 
     fn is_answered(&self, spec: &PeerSpec) -> bool {
         self.as_ref().is_answered(spec)
+    }
+
+    fn starved(&self, spec: &PeerSpec) -> u64 {
+        self.as_ref().starved(spec)
     }
 
     fn order(&self, worker: WorkerId, order: PathOrder) {
@@ -307,6 +315,7 @@ fn paths_are_told_in_the_units_of_people_with_what_each_class_thinks_of_them() {
 
     let branch = &told.peers[0];
     assert!(branch.is_site);
+    assert_eq!(branch.prober_starved, Some(3));
     let bulk = &branch.routes[1];
     assert_eq!((bulk.path, bulk.leaving), (Some(1), Some(0)));
     let path = &branch.paths[0];

@@ -30,6 +30,8 @@ pub trait PathWorkers: Send + Sync {
     fn routes(&self, spec: &PeerSpec) -> [Route; CLASSES_MAX];
     /// Whether it answers hellos.
     fn is_answered(&self, spec: &PeerSpec) -> bool;
+    /// Times that the worker that probes it was late.
+    fn starved(&self, spec: &PeerSpec) -> u64;
     /// Gives an order to a worker.
     fn order(&self, worker: WorkerId, order: PathOrder);
     /// Events that never reached control.
@@ -56,6 +58,10 @@ impl PathWorkers for Workers {
 
     fn is_answered(&self, spec: &PeerSpec) -> bool {
         spec.board.is_answered()
+    }
+
+    fn starved(&self, spec: &PeerSpec) -> u64 {
+        spec.board.starved()
     }
 
     fn order(&self, worker: WorkerId, order: PathOrder) {

@@ -38,6 +38,7 @@ pub struct PathBoard {
     /// Grows with every change that lanes have to follow.
     epoch: AtomicU64,
     flags: AtomicU64,
+    starved: AtomicU64,
     routes: OnceLock<Box<SeqCell<ROUTE_WORDS>>>,
     paths: [OnceLock<Box<PathCell>>; PATHS_MAX],
     loads: OnceLock<Box<[ClassRow]>>,
@@ -105,6 +106,11 @@ impl PathBoard {
     /// Whether routes decide: the peer answers hellos and there are two paths or more.
     pub fn has_several(&self) -> bool {
         self.has(FLAG_SEVERAL)
+    }
+
+    /// Times that the owner was late by more than an interval with its hellos, and gave the peer that much longer.
+    pub fn starved(&self) -> u64 {
+        self.starved.load(Ordering::Relaxed)
     }
 
     fn status(&self, path: PathIndex) -> Option<PathStatus> {
@@ -243,6 +249,10 @@ impl PathBoard {
             | of(is_awake, FLAG_AWAKE)
             | of(has_several, FLAG_SEVERAL);
         self.flags.store(flags, Ordering::Release);
+    }
+
+    pub(crate) fn set_starved(&self, times: u64) {
+        self.starved.store(times, Ordering::Relaxed);
     }
 
     pub(crate) fn set_ways(&self, ways: &Ways) {

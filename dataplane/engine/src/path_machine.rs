@@ -745,6 +745,7 @@ fn refresh(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
         board.set_standing(path, &status, engine.config.workers);
     }
     board.set_flags(paths.prober.is_answered(), paths.is_awake, has_several);
+    board.set_starved(paths.prober.starved());
 }
 
 /// Lanes have to look.

@@ -230,6 +230,7 @@ pub mod tests {
             peer: "branch".to_owned(),
             public_key: String::new(),
             is_site: true,
+            prober_starved: Some(0),
             paths,
             routes,
         }

@@ -34,7 +34,7 @@ fn peer(live: &Live, desk: &PathDesk, spec: &PeerSpec) -> PeerPathsView {
         peer: live.name_of(spec),
         public_key: spec.public_key.to_base64(),
         is_site: desk.workers().is_answered(spec),
-        prober_starved: None,
+        prober_starved: Some(desk.workers().starved(spec)),
         paths: all.paths.iter().map(|it| path(live, &all, it)).collect(),
         routes: all.routes(),
     }
