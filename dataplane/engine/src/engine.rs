@@ -316,16 +316,6 @@ impl Engine {
         }
     }
 
-    /// The kernel refused to send to `endpoint`: to be told before [`udp_sent`](Self::udp_sent), once per batch and
-    /// endpoint.
-    pub fn handle_send_failure(
-        &mut self,
-        _endpoint: &Endpoint,
-        _reason: DropReason,
-        _now: Instant,
-    ) {
-    }
-
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when nothing is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
         if !self.connect.is_empty() || !self.unflushed.is_empty() || !self.control_out.is_empty() {
