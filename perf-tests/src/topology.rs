@@ -21,7 +21,7 @@ use patronus_tunnel::PrivateKey;
 use crate::Namespace;
 use crate::emulator::{Emulator, PortId, PortSpec};
 use crate::link::{self, End, Setup};
-use crate::program::{GatewayConfig, PeerConfig};
+use crate::program::{GatewayConfig, PeerConfig, UplinkConfig};
 
 /// The address family of a lab's inner or outer packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +115,29 @@ impl Lab {
             sites,
             wan,
         })
+    }
+
+    /// As [`Lab::gateway_config`], for a program that takes several uplinks and several addresses of a peer: all that the
+    /// sites have.
+    pub fn multipath_config(&self, site: &Site, outer: Family) -> GatewayConfig {
+        let mut config = self.gateway_config(site, outer);
+        let others = self.sites.iter();
+        let others = others.filter(|other| other.number != site.number);
+        for (peer, other) in config.peers.iter_mut().zip(others) {
+            let addrs = (0..other.uplinks).map(|uplink| other.uplink_addr(uplink, outer));
+            peer.endpoint = None;
+            peer.endpoints = addrs
+                .map(|addr| SocketAddr::new(addr, LISTEN_PORT))
+                .collect();
+        }
+        let uplinks = (0..site.uplinks).map(uplink_interface);
+        config.uplinks = uplinks
+            .map(|interface| UplinkConfig {
+                name: interface.clone(),
+                interface,
+            })
+            .collect();
+        config
     }
 
     /// The emulator's port of an uplink, counted from 0, of the site with that number; `None` where there is none.

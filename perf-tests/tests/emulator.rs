@@ -228,6 +228,7 @@ fn loss_is_what_was_asked_for_and_every_packet_is_accounted_for() {
     let wire = emulator(&lab).counters_of(link, Heading::AToB);
     assert_eq!(wire.offered - before.offered, 2000);
     assert_eq!(wire.lost(DropReason::Random), 2000 - received);
+    assert_eq!(emulator(&lab).unread().unwrap(), 0);
     // Five standard deviations; the seed decides, so this holds always or never.
     assert!(
         (received as f64 / 2000.0 - 0.8).abs() < 0.045,

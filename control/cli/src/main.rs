@@ -31,6 +31,8 @@ enum Verb {
     Run(RunArgs),
     /// Show two or more gateways at work, in network namespaces made for it
     Demo(DemoArgs),
+    /// Run the sites of a file, with real gateways and bad uplinks, until Ctrl-C
+    Lab(LabArgs),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -106,6 +108,21 @@ struct DemoArgs {
     /// Stay up until Ctrl-C and say how to look inside
     #[arg(long)]
     keep: bool,
+}
+
+#[derive(Debug, Args)]
+struct LabArgs {
+    /// The lab: sites, uplinks, impairments and their schedule, in TOML
+    file: PathBuf,
+    /// Chance that repeats itself; before the file's
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End after that many seconds
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=2_678_400))]
+    seconds: Option<u64>,
+    /// Print one JSON document a line and nothing else on standard output
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -13,11 +13,11 @@ use std::process::ExitCode;
 use anyhow::Context;
 use patronus_api::ClientError;
 use patronus_gateway::RunOptions;
-use patronus_lab::{CompareOptions, DemoOptions};
+use patronus_lab::{CompareOptions, DemoOptions, LabOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys,
+    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, keys,
     lab_bench, lab_report, paths, policy, replay,
 };
 
@@ -39,6 +39,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Pubkey => keys::pubkey().map(done),
         Verb::Genpsk => keys::genpsk().map(done),
         Verb::Demo(args) => demo(&args).map(done),
+        Verb::Lab(args) => lab(args).map(done),
         Verb::Bench(verb) => measure(verb).map(done),
     };
     match outcome {
@@ -92,6 +93,16 @@ fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         binary: this_binary()?,
     };
     patronus_lab::demo(&options).map(drop)
+}
+
+fn lab(args: LabArgs) -> anyhow::Result<()> {
+    patronus_lab::lab(&LabOptions {
+        file: args.file,
+        seed: args.seed,
+        seconds: args.seconds.map(|seconds| seconds as f64),
+        json: args.json,
+        binary: this_binary()?,
+    })
 }
 
 fn compare(args: CompareArgs) -> anyhow::Result<()> {

@@ -259,13 +259,49 @@ impl RawStep {
             direction: self
                 .direction
                 .as_deref()
-                .map_or(Ok(Direction::default()), direction)?,
+                .map_or(Ok(Direction::default()), Direction::parse)?,
             change: set,
         })
     }
 }
 
 impl Direction {
+    /// Reads `a->b`, `b->a` or `both`.
+    ///
+    /// # Errors
+    /// Anything else.
+    pub fn parse(text: &str) -> Result<Self, ImpairError> {
+        match text {
+            "a->b" => Ok(Self::AToB),
+            "b->a" => Ok(Self::BToA),
+            "both" => Ok(Self::Both),
+            other => Err(ImpairError::value(
+                "direction",
+                format!("{other:?}"),
+                "\"a->b\", \"b->a\" or \"both\"",
+            )),
+        }
+    }
+
+    /// As files write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AToB => "a->b",
+            Self::BToA => "b->a",
+            Self::Both => "both",
+        }
+    }
+
+    /// The same of a link that is named from its other end.
+    #[must_use]
+    pub fn reversed(self) -> Self {
+        match self {
+            Self::AToB => Self::BToA,
+            Self::BToA => Self::AToB,
+            Self::Both => Self::Both,
+        }
+    }
+
     /// Whether it includes that heading.
     pub fn has(self, heading: Heading) -> bool {
         match self {
@@ -279,6 +315,23 @@ impl Direction {
 impl Heading {
     /// Both there are.
     pub const BOTH: [Self; 2] = [Self::AToB, Self::BToA];
+
+    /// As files write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AToB => "a->b",
+            Self::BToA => "b->a",
+        }
+    }
+}
+
+impl From<Heading> for Direction {
+    fn from(heading: Heading) -> Self {
+        match heading {
+            Heading::AToB => Self::AToB,
+            Heading::BToA => Self::BToA,
+        }
+    }
 }
 
 /// A length of time that is long enough to tell beginnings apart.
@@ -287,19 +340,6 @@ fn positive(field: &str, value: f64) -> Result<Duration, ImpairError> {
     match time >= PERIOD_MIN {
         true => Ok(time),
         false => Err(ImpairError::value(field, value, "at least 0.001 s")),
-    }
-}
-
-fn direction(text: &str) -> Result<Direction, ImpairError> {
-    match text {
-        "a->b" => Ok(Direction::AToB),
-        "b->a" => Ok(Direction::BToA),
-        "both" => Ok(Direction::Both),
-        other => Err(ImpairError::value(
-            "direction",
-            format!("{other:?}"),
-            "\"a->b\", \"b->a\" or \"both\"",
-        )),
     }
 }
 

@@ -104,7 +104,8 @@ pub struct WireCounters {
     pub duplicated: u64,
     /// Packets that at least one later packet overtakes (RFC 4737's definition).
     pub reordered: u64,
-    /// Packets marked "congestion experienced".
+    /// Packets chosen to be marked "congestion experienced"; the mark is for whoever carries them to make, on those that
+    /// can have it.
     pub marked: u64,
     lost: [u64; DropReason::ALL.len()],
 }

@@ -5,8 +5,9 @@
 //! ```
 //!
 //! The first and the last are the two directions of an uplink, the middle one is what lies between two uplinks. A frame
-//! goes where its Ethernet destination was last seen, or to the port whose prefixes have the IP destination. ARP and IPv6
-//! neighbour discovery pass all wires at once and unharmed: on a real uplink they end at the provider's first router.
+//! goes where its Ethernet destination was last seen, or to the port whose prefixes have the IP destination; of two
+//! ports, to the other one. ARP and IPv6 neighbour discovery pass all wires at once and unharmed: on a real uplink they
+//! end at the provider's first router.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
@@ -194,7 +195,7 @@ impl Cloud {
         self.counters.received += 1;
         self.learn(port, &frame);
         let kind = frame::kind(&frame);
-        let Some(to) = self.port_for(&frame, kind).filter(|to| *to != port) else {
+        let Some(to) = self.port_for(port, &frame, kind).filter(|to| *to != port) else {
             self.counters.unroutable += 1;
             return;
         };
@@ -333,7 +334,11 @@ impl Cloud {
         }
     }
 
-    fn port_for(&self, frame: &[u8], kind: Kind) -> Option<usize> {
+    fn port_for(&self, port: usize, frame: &[u8], kind: Kind) -> Option<usize> {
+        // Between two ports there is nothing to choose, for multicast neither.
+        if self.ports.len() == 2 {
+            return Some(1 - port);
+        }
         let (destination, _) = frame::macs(frame)?;
         if frame::is_unicast(destination)
             && let Some(port) = self.stations.get(&destination)
@@ -489,6 +494,20 @@ mod tests {
             true
         });
         assert_eq!(got, [2]);
+    }
+
+    #[test]
+    fn between_two_ports_everything_goes_to_the_other_one() {
+        let mut cloud = Cloud::new(vec![Vec::new(), Vec::new()], 1);
+        let multicast = udp(ADDRS[0], "224.0.0.5", (mac(0), [1, 0, 0x5e, 0, 0, 5]), &[1]);
+        let mut got = Vec::new();
+        for (from, frame) in [(0, frame(0, 1)), (1, frame(1, 0)), (0, multicast)] {
+            cloud.receive(from, frame, ms(0), &mut |to, _| {
+                got.push(to);
+                true
+            });
+        }
+        assert_eq!(got, [1, 0, 1]);
     }
 
     #[test]
