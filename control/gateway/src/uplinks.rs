@@ -386,3 +386,190 @@ fn is_named(link: &LinkMessage, name: &str) -> bool {
 
 /// No such interface.
 const ENODEV: i32 = 19;
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::time::Duration;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+    use patronus_config::Config;
+
+    const LTE: UplinkId = UplinkId(1);
+
+    fn uplinks(interfaces: &[(&str, &str)]) -> Uplinks {
+        let mut text = "[site]\nname = \"hq\"\nprivate_key_file = \"key\"\n".to_owned();
+        for (name, interface) in interfaces {
+            text += &format!("[[uplink]]\nname = \"{name}\"\ninterface = \"{interface}\"\n");
+        }
+        let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n".to_owned();
+        let draft = Config::parse(&text, "test").unwrap();
+        draft.resolve(|_| Ok(key.clone().into())).unwrap().uplinks
+    }
+
+    fn ip(args: &str) {
+        let status = Command::new("ip").args(args.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {args}");
+    }
+
+    /// Runs `body` in a network namespace and a runtime of its own; says so and passes where that is not permitted.
+    fn in_netns<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
+        let inside = std::thread::spawn(move || {
+            if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+                let required = std::env::var_os("PATRONUS_REQUIRE_ROOT_TESTS");
+                assert!(
+                    required.is_none_or(|value| value != "1"),
+                    "may not be skipped"
+                );
+                println!("skipped: no network namespace");
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(body());
+        });
+        if let Err(panic) = inside.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// What workers are told after the next change, and whether paths came or went.
+    async fn next_faults(watch: &mut UplinkWatch) -> (Vec<(u8, Option<StateReason>)>, bool) {
+        let mut plan_changed = false;
+        loop {
+            let waited = tokio::time::timeout(Duration::from_secs(20), watch.changed()).await;
+            assert!(waited.is_ok(), "no message came");
+            let news = watch.look().await;
+            plan_changed |= news.plan_changed;
+            let faults = faults(&news);
+            if !faults.is_empty() {
+                return (faults, plan_changed);
+            }
+        }
+    }
+
+    fn faults(news: &News) -> Vec<(u8, Option<StateReason>)> {
+        let orders = news.orders.iter().filter_map(|order| match order {
+            PlainOrder::Path(PathOrder::Uplink(uplink, fault)) => Some((*uplink, *fault)),
+            PlainOrder::Path(_) | PlainOrder::Uplinks(_) => None,
+        });
+        orders.collect()
+    }
+
+    fn way(watch: &UplinkWatch, uplink: UplinkId) -> Way {
+        let ways = watch.ways();
+        let found = ways.iter().find(|(id, _)| *id == uplink);
+        found.map(|(_, way)| *way).unwrap()
+    }
+
+    #[test]
+    fn carrier_address_state_and_existence_of_an_interface_reach_the_workers() {
+        in_netns(|| async {
+            let config = uplinks(&[("fiber", "lo"), ("lte", "wwan0")]);
+            ip("link set lo up");
+            ip("addr add 10.0.0.1/32 dev lo");
+            let mut watch = UplinkWatch::new(&config).unwrap();
+            let news = watch.look().await;
+            assert_eq!(faults(&news), [(1, Some(StateReason::UplinkDown))]);
+            assert_eq!(way(&watch, UplinkId(0)), Way::Interface(1));
+            assert_eq!(way(&watch, LTE), Way::Missing);
+            let classes = Classes::default();
+            let v6 = ["[2001:db8::1]:1".parse().unwrap()].map(|remote| (remote, 0));
+            let paths = watch.plan(&classes).specs(&v6);
+            assert_eq!(
+                paths.len(),
+                1,
+                "fiber has no IPv6, lte may get it: {paths:?}"
+            );
+
+            // Its addresses, its carrier and its state, each by itself.
+            ip("link add wwan0 type veth peer name tower");
+            ip("link set wwan0 up");
+            ip("addr add 10.1.0.1/24 dev wwan0");
+            ip("link set tower up");
+            let mut last = None;
+            while last != Some(None) {
+                let (faults, plan_changed) = next_faults(&mut watch).await;
+                last = faults.last().map(|(_, fault)| *fault);
+                if last == Some(None) {
+                    assert!(plan_changed, "no path of IPv6 any more");
+                }
+            }
+            let Way::Interface(index) = way(&watch, LTE) else {
+                panic!("no interface");
+            };
+            assert!(watch.plan(&classes).specs(&v6).is_empty());
+            for (change, fault) in [
+                ("link set tower down", Some(StateReason::CarrierLost)),
+                ("link set tower up", None),
+                (
+                    "addr del 10.1.0.1/24 dev wwan0",
+                    Some(StateReason::UplinkDown),
+                ),
+                ("addr add 10.1.0.2/24 dev wwan0", None),
+                ("link set wwan0 down", Some(StateReason::UplinkDown)),
+                ("link set wwan0 up", None),
+            ] {
+                ip(change);
+                let (faults, plan_changed) = next_faults(&mut watch).await;
+                assert_eq!(faults, [(1, fault)], "{change}");
+                assert!(!plan_changed, "{change}");
+            }
+
+            ip("link del wwan0");
+            let (faults, _) = next_faults(&mut watch).await;
+            assert_eq!(faults, [(1, Some(StateReason::UplinkDown))]);
+            assert_eq!(way(&watch, LTE), Way::Missing);
+            ip("link add wwan0 type veth peer name tower");
+            ip("link set tower up");
+            ip("link set wwan0 up");
+            ip("addr add 10.1.0.1/24 dev wwan0");
+            while next_faults(&mut watch).await.0 != [(1, None)] {}
+            assert!(matches!(way(&watch, LTE), Way::Interface(other) if other != index));
+
+            let mut refused = UplinkSet::default();
+            refused.insert(LTE);
+            assert_eq!(faults_of_retry(&watch, refused), [(1, None)]);
+            ip("link set wwan0 down");
+            next_faults(&mut watch).await;
+            assert_eq!(faults_of_retry(&watch, refused), []);
+        });
+    }
+
+    fn faults_of_retry(watch: &UplinkWatch, refused: UplinkSet) -> Vec<(u8, Option<StateReason>)> {
+        faults(&watch.retry(refused))
+    }
+
+    #[test]
+    fn an_uplink_keeps_its_number_as_long_as_its_name() {
+        in_netns(|| async {
+            let ids = |watch: &UplinkWatch| -> Vec<(String, u8)> {
+                let uplinks = watch.uplinks.iter();
+                uplinks
+                    .map(|watched| (watched.uplink.name.to_string(), watched.id.0))
+                    .collect()
+            };
+            let owned = |list: &[(&str, u8)]| -> Vec<(String, u8)> {
+                list.iter()
+                    .map(|(name, id)| ((*name).to_owned(), *id))
+                    .collect()
+            };
+            let mut watch =
+                UplinkWatch::new(&uplinks(&[("a", "e0"), ("b", "e1"), ("c", "e2")])).unwrap();
+            watch.look().await;
+            watch.configure(&uplinks(&[("d", "e3"), ("c", "e2"), ("a", "e9")]));
+            assert_eq!(ids(&watch), owned(&[("d", 1), ("c", 2), ("a", 0)]));
+            assert!(watch.uplinks[1].told.is_some(), "c is known already");
+            assert!(watch.uplinks[2].told.is_none(), "a is another interface");
+            watch.configure(&uplinks(&[("c", "e2")]));
+            assert_eq!(ids(&watch), owned(&[("c", UplinkId::ANY.0)]));
+            let news = watch.look().await;
+            assert_eq!(faults(&news), []);
+            assert!(watch.ways().is_empty());
+        });
+    }
+}
