@@ -344,3 +344,44 @@ fn more_classes_in_a_burst_than_are_patched_one_by_one_are_judged_alike() {
     twin.apply(each(&|at| delete("n0", &many(at))));
     assert_eq!(sizes(&twin.compiler.table()), before);
 }
+
+#[test]
+fn a_namespace_of_many_classes_that_changes_sides_takes_its_new_ports() {
+    let mut twin = Twin::new();
+    let sides = vec![
+        rule(Some(vec![team("x", None)]), Some(vec![web()])),
+        rule(Some(vec![team("y", None)]), Some(vec![dns()])),
+    ];
+    let come = |at| {
+        let (many, addr) = (format!("many-{at}"), format!("10.8.0.{at}"));
+        pod("side", &many, &addr, &[("app", "db")], 8400 + at)
+    };
+    let mut burst = vec![
+        namespace("side", "x"),
+        policy("n1", "sides", "api", Some(sides), None),
+    ];
+    burst.extend((0..MANY).map(come));
+    twin.apply(burst);
+    // The rows list as many classes and hold as many port sets as before.
+    assert!(twin.apply(vec![namespace("side", "y")]));
+    assert!(twin.apply(vec![namespace("side", "x")]));
+}
+
+#[test]
+fn one_name_for_a_port_of_tcp_here_and_of_udp_there_is_kept_apart() {
+    let mut twin = Twin::new();
+    let udp = PortMatch::Named {
+        protocol: Some(Protocol::Udp),
+        name: text("https"),
+    };
+    let both = vec![rule(Some(vec![team("a", None)]), Some(vec![https(), udp]))];
+    twin.apply(vec![policy("n1", "both", "api", None, Some(both))]);
+    twin.apply(vec![pod("n0", "new", "10.0.0.9", &[], 80)]);
+    let Change::SetPod(mut other) = pod("n2", "new", "10.2.0.9", &[], 80) else {
+        panic!("a pod")
+    };
+    other.ports[0].protocol = Protocol::Udp;
+    twin.apply(vec![Change::SetPod(other.clone())]);
+    other.ports[0].protocol = Protocol::Tcp;
+    assert!(twin.apply(vec![Change::SetPod(other)]));
+}
