@@ -17,12 +17,15 @@ const OUTSIDE: [&str; 4] = ["10.9.0.1", "10.9.1.1", "10.9.1.129", "192.0.2.1"];
 /// More than are brought up to date one by one.
 const MANY: u16 = 80;
 
+/// What a table says of everybody.
+type Said = Vec<(Connection, Told)>;
+
 /// A cluster compiled change by change, beside its objects.
 struct Twin {
     cluster: Cluster,
     compiler: Compiler,
     /// Tables that a worker may still hold, with what they said when they were new.
-    held: Vec<(Arc<PolicyTable>, Vec<(Connection, Told)>)>,
+    held: Vec<(Arc<PolicyTable>, Said)>,
 }
 
 impl Twin {
