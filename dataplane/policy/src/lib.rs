@@ -31,6 +31,7 @@ mod names;
 mod ports;
 mod row;
 mod row_build;
+mod row_patch;
 mod suggest;
 mod table;
 mod verdict;

@@ -1,6 +1,7 @@
 //! Port sets: per protocol, disjoint intervals of ports with the first rule that matches there.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::model::{PortMatch, Protocol, Text};
 
@@ -63,6 +64,25 @@ impl PortSet {
     pub(crate) fn of<'a>(&self, protocol: Protocol, all: &'a [Interval]) -> &'a [Interval] {
         let lane = protocol as usize;
         &all[self.at[lane] as usize..self.at[lane + 1] as usize]
+    }
+
+    /// Where all of its intervals lie.
+    pub(crate) fn span(&self) -> Range<usize> {
+        self.at[0] as usize..self.at[3] as usize
+    }
+
+    /// The same set where its intervals begin elsewhere.
+    pub(crate) fn moved_to(&self, begin: usize) -> Self {
+        let shift = |at: u32| at - self.at[0] + begin as u32;
+        Self {
+            at: self.at.map(shift),
+            other: self.other,
+        }
+    }
+
+    /// Whether both hold the same rules on the same ports; each comes with its row's intervals.
+    pub(crate) fn is_like(&self, all: &[Interval], other: &Self, others: &[Interval]) -> bool {
+        self.moved_to(0) == other.moved_to(0) && all[self.span()] == others[other.span()]
     }
 
     /// The first rule that matches, or [`NO_RULE`].

@@ -171,6 +171,12 @@ impl Row {
         }
     }
 
+    /// The classes among the peers with their port sets, in no order.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = (ClassId, u32)> {
+        let slots = self.peers.iter().copied();
+        slots.filter(|it| it.0 != ClassId::NONE)
+    }
+
     /// The port set of an address by blocks; `None` where no rule names a block of its family.
     #[inline]
     pub(crate) fn block_set(&self, addr: IpAddr) -> Option<u32> {
@@ -204,18 +210,35 @@ impl Row {
         matching.map(|it| it.order).min().unwrap_or(NO_RULE)
     }
 
-    /// Whether both judge alike.
+    /// Whether both judge alike, whatever numbers their port sets have.
     pub(crate) fn judges_like(&self, other: &Self) -> bool {
-        self.any == other.any
-            && self.any_pod == other.any_pod
-            && self.peers == other.peers
-            && self.v4 == other.v4
-            && self.v6 == other.v6
-            && self.named_blocks == other.named_blocks
-            && self.sets == other.sets
-            && self.intervals == other.intervals
-            && self.rules == other.rules
+        self.rules == other.rules
             && self.isolation == other.isolation
+            && self.named_blocks == other.named_blocks
+            && self.sets.len() == other.sets.len()
+            && self.peers.len() == other.peers.len()
+            && starts(&self.v4).eq(starts(&other.v4))
+            && starts(&self.v6).eq(starts(&other.v6))
+            && self.sets_are_like(other)
+    }
+
+    /// Whether every peer and every block has the same ports in both; no row holds a port set twice.
+    fn sets_are_like(&self, other: &Self) -> bool {
+        let pairs = self
+            .listed()
+            .map(|(class, set)| (set, other.peer_set(class)));
+        let pairs = pairs.chain([(self.any, other.any), (self.any_pod, other.any_pod)]);
+        let pairs = pairs.chain(sets(&self.v4).zip(sets(&other.v4)));
+        let mut pairs = pairs.chain(sets(&self.v6).zip(sets(&other.v6)));
+        let mut twins: Vec<Option<u32>> = vec![None; self.sets.len()];
+        pairs.all(|(set, twin)| match twins[set as usize] {
+            Some(known) => known == twin,
+            None => {
+                twins[set as usize] = Some(twin);
+                let (a, b) = (self.sets[set as usize], other.sets[twin as usize]);
+                a.is_like(&self.intervals, &b, &other.intervals)
+            }
+        })
     }
 
     /// Bytes used.
@@ -238,6 +261,14 @@ pub(crate) fn bits_of(addr: IpAddr) -> (bool, u128) {
         IpAddr::V4(v4) => (true, u128::from(v4.to_bits())),
         IpAddr::V6(v6) => (false, v6.to_bits()),
     }
+}
+
+fn starts<K: Copy>(blocks: &[(K, u32)]) -> impl Iterator<Item = K> {
+    blocks.iter().map(|it| it.0)
+}
+
+fn sets<K>(blocks: &[(K, u32)]) -> impl Iterator<Item = u32> {
+    blocks.iter().map(|it| it.1)
 }
 
 #[inline]

@@ -51,6 +51,12 @@ pub(crate) struct CompiledPolicy {
     pub(crate) sides: [Option<CompiledSide>; 2],
 }
 
+impl CompiledPolicy {
+    fn side(&self, direction: Direction) -> Option<&CompiledSide> {
+        self.sides[direction as usize].as_ref()
+    }
+}
+
 /// What a row depends on apart from its policies.
 pub(crate) trait Peers {
     /// The classes that a selector selects, sorted.
@@ -82,26 +88,18 @@ pub(crate) fn build(
     subject_ports: &[NamedPort],
     peers: &impl Peers,
 ) -> Row {
-    let mut builder = Builder::new(direction, subject_ports);
-    let mut isolation = None;
-    for (at, compiled) in policies.iter().enumerate() {
-        let Some(side) = &compiled.sides[direction as usize] else {
-            continue;
-        };
-        isolation.get_or_insert(side.isolation);
-        for (number, rule) in side.rules.iter().enumerate() {
-            builder.add_rule(at, number, rule, &compiled.policy);
-        }
-    }
+    let mut builder = Builder::with_rules(direction, policies, subject_ports);
+    let mut sides = policies.iter().filter_map(|it| it.side(direction));
+    let isolation = sides.next().map(|it| it.isolation);
     let any = builder.set_of(vec![], false, &[]);
     let any_pod = builder.set_of(vec![], true, &[]);
-    let listed = builder.peer_sets(any_pod, peers);
+    let listed = builder.peer_sets(any_pod, None, peers);
     let (v4, v6) = (builder.block_sets(true), builder.block_sets(false));
     Row {
         layer,
         any,
         any_pod,
-        peers: hashed(&listed),
+        peers: hashed(listed.len(), listed.iter().copied()),
         v4: v4.into_iter().map(|(at, set)| (at as u32, set)).collect(),
         v6: v6.into_boxed_slice(),
         named_blocks: builder.named_blocks(),
@@ -110,6 +108,32 @@ pub(crate) fn build(
         rules: builder.rules.iter().map(|it| it.rule).collect(),
         isolation: isolation.filter(|_| layer == Layer::Network),
         policies: policies.iter().map(|it| it.policy.clone()).collect(),
+    }
+}
+
+/// The port sets of a few classes in a row.
+pub(crate) struct Columns {
+    pub(crate) sets: Vec<PortSet>,
+    pub(crate) intervals: Vec<Interval>,
+    /// The classes whose port set is not that of pods in general, sorted.
+    pub(crate) listed: Vec<(ClassId, u32)>,
+}
+
+/// What [`build`] says of `classes` alone, which are sorted, without a look at the others.
+pub(crate) fn columns(
+    direction: Direction,
+    policies: &[&CompiledPolicy],
+    subject_ports: &[NamedPort],
+    classes: &[ClassId],
+    peers: &impl Peers,
+) -> Columns {
+    let mut builder = Builder::with_rules(direction, policies, subject_ports);
+    let any_pod = builder.set_of(vec![], true, &[]);
+    let listed = builder.peer_sets(any_pod, Some(classes), peers);
+    Columns {
+        sets: builder.sets,
+        intervals: builder.intervals,
+        listed,
     }
 }
 
@@ -135,13 +159,19 @@ struct Builder<'a> {
     /// Whether a rule's verdict depends on the ports that the peer names.
     names_peer_ports: bool,
     memo: Map<(Vec<Order>, Vec<NamedPort>), u32>,
+    /// Sets as if each began at the first interval: other rules and ports may come to the same.
+    contents: Map<(PortSet, Vec<Interval>), u32>,
     sets: Vec<PortSet>,
     intervals: Vec<Interval>,
 }
 
 impl<'a> Builder<'a> {
-    fn new(direction: Direction, subject_ports: &'a [NamedPort]) -> Self {
-        Self {
+    fn with_rules(
+        direction: Direction,
+        policies: &[&'a CompiledPolicy],
+        subject_ports: &'a [NamedPort],
+    ) -> Self {
+        let mut builder = Self {
             direction,
             subject_ports,
             rules: Vec::new(),
@@ -151,9 +181,17 @@ impl<'a> Builder<'a> {
             blocks: Vec::new(),
             names_peer_ports: false,
             memo: Map::default(),
+            contents: Map::default(),
             sets: Vec::new(),
             intervals: Vec::new(),
+        };
+        for (at, compiled) in policies.iter().enumerate() {
+            let rules = compiled.side(direction).map_or(&[][..], |it| &it.rules);
+            for (number, rule) in rules.iter().enumerate() {
+                builder.add_rule(at, number, rule, &compiled.policy);
+            }
         }
+        builder
     }
 
     fn add_rule(
@@ -216,19 +254,45 @@ impl<'a> Builder<'a> {
         for order in &key.0 {
             painter.add(*order, self.rules[*order as usize].ports, named);
         }
-        let set = self.sets.len() as u32;
-        self.sets.push(painter.finish(&mut self.intervals));
+        let painted = painter.finish(&mut self.intervals);
+        let content = (painted.moved_to(0), self.intervals[painted.span()].to_vec());
+        let set = match self.contents.get(&content) {
+            Some(set) => {
+                self.intervals.truncate(painted.span().start);
+                *set
+            }
+            None => {
+                let set = self.sets.len() as u32;
+                self.sets.push(painted);
+                self.contents.insert(content, set);
+                set
+            }
+        };
         self.memo.insert(key, set);
         set
     }
 
-    /// The classes whose port set is not that of any pod.
-    fn peer_sets(&mut self, any_pod: u32, peers: &impl Peers) -> Vec<(ClassId, u32)> {
+    /// The classes whose port set is not that of any pod, sorted; of all classes, or of `only` those.
+    fn peer_sets(
+        &mut self,
+        any_pod: u32,
+        only: Option<&[ClassId]>,
+        peers: &impl Peers,
+    ) -> Vec<(ClassId, u32)> {
         let groups: Vec<(PeerId, Vec<Order>)> =
             std::mem::take(&mut self.groups).into_iter().collect();
         let mut pairs: Vec<(ClassId, u32)> = Vec::new();
         for (at, (peer, _)) in groups.iter().enumerate() {
-            pairs.extend(peers.members(*peer).iter().map(|class| (*class, at as u32)));
+            let members = peers.members(*peer);
+            match only {
+                None => pairs.extend(members.iter().map(|class| (*class, at as u32))),
+                Some(classes) => {
+                    let selected = classes
+                        .iter()
+                        .filter(|it| members.binary_search(it).is_ok());
+                    pairs.extend(selected.map(|class| (*class, at as u32)));
+                }
+            }
         }
         if groups.len() > 1 {
             pairs.sort_unstable();
@@ -378,18 +442,21 @@ fn same_groups(a: &[(ClassId, u32)], b: &[(ClassId, u32)]) -> bool {
 }
 
 /// An open-addressed table at two thirds, so that a class that is not there is found missing soon.
-fn hashed(listed: &[(ClassId, u32)]) -> Box<[(ClassId, u32)]> {
-    if listed.is_empty() {
+pub(crate) fn hashed(
+    count: usize,
+    listed: impl Iterator<Item = (ClassId, u32)>,
+) -> Box<[(ClassId, u32)]> {
+    if count == 0 {
         return Box::default();
     }
-    let len = listed.len() * 3 / 2 + 1;
+    let len = count * 3 / 2 + 1;
     let mut table = vec![(ClassId::NONE, 0); len];
     for entry in listed {
         let mut at = peer_slot(entry.0, len);
         while table[at].0 != ClassId::NONE {
-            at = (at + 1) % len;
+            at = if at + 1 == len { 0 } else { at + 1 };
         }
-        table[at] = *entry;
+        table[at] = entry;
     }
     table.into()
 }

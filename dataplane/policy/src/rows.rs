@@ -24,7 +24,7 @@ use std::sync::Arc;
 use patronus_packet::Prefix;
 
 use crate::addresses::Endpoint;
-use crate::ids::{ClassId, Map, NodeId, PodId, RuleId};
+use crate::ids::{Map, NodeId, PodId, RuleId};
 use crate::model::{Action, Protocol};
 use crate::ports::{Lane, NO_RULE, PROTOCOLS, PortSet};
 use crate::row::{Layer, Row};
@@ -198,8 +198,8 @@ impl Rows {
         };
         add(PeerOf::Anyone, row.any);
         add(PeerOf::AnyPod, row.any_pod);
-        for (class, set) in row.peers.iter().filter(|it| it.0 != ClassId::NONE) {
-            add(PeerOf::Class(class.0), *set);
+        for (class, set) in row.listed() {
+            add(PeerOf::Class(class.0), set);
         }
         for (at, (start, set)) in row.v4.iter().enumerate() {
             let next = row.v4.get(at + 1).map_or(u32::MAX, |it| it.0 - 1);

@@ -4,44 +4,13 @@
 
 mod support;
 
-use patronus_policy::model::Connection;
-use patronus_policy::{Cause, Compiler, Direction, DirectionReport, PolicyTable};
-use support::Cluster;
+use patronus_policy::{Compiler, DirectionReport};
 use support::dice::Dice;
 use support::plain::Plain;
+use support::{Cluster, sizes, told};
 
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |it| it.parse().expect("a number"))
-}
-
-/// A verdict without the numbers that depend on a compiler's history.
-type Told = (
-    bool,
-    Direction,
-    Cause,
-    Option<String>,
-    Option<(Cause, Option<String>)>,
-);
-
-fn told(table: &PolicyTable, conn: &Connection) -> Told {
-    let verdict = table.judge(conn);
-    let rule = |id| {
-        let entry = table.rule(id).expect("a verdict names a rule that exists");
-        format!(
-            "{} {:?} {:?}",
-            entry.policy.name(),
-            entry.direction,
-            entry.rule
-        )
-    };
-    let audit = verdict.audit.map(|it| (it.cause, it.rule.map(rule)));
-    (
-        verdict.allow,
-        verdict.direction,
-        verdict.cause,
-        verdict.rule.map(rule),
-        audit,
-    )
 }
 
 #[test]
@@ -73,12 +42,7 @@ fn incremental_tables_equal_fresh_ones_and_the_reference_at_every_step() {
                 assert_eq!(before.judge(&conn), table.judge(&conn), "{}", context());
             }
         }
-        let (a, b) = (table.stats(), fresh.stats());
-        assert_eq!(
-            (a.classes, a.rows, a.addresses),
-            (b.classes, b.rows, b.addresses),
-            "{step}"
-        );
+        assert_eq!(sizes(&table), sizes(&fresh), "seed {seed} step {step}");
         before = table;
     }
 }

@@ -123,7 +123,7 @@ impl Compiler {
         class.attached = false;
         for peer in std::mem::take(&mut class.peers) {
             if self.peers.get_mut(peer.0).is_some_and(|it| it.take(id)) {
-                self.peer_changed(peer);
+                self.peer_changed(peer, id);
             }
         }
     }
@@ -160,7 +160,7 @@ impl Compiler {
             if let Some(class) = self.classes.get_mut(id.0) {
                 class.peers.push(peer);
             }
-            self.peer_changed(peer);
+            self.peer_changed(peer, id);
         }
     }
 
@@ -198,12 +198,15 @@ impl Compiler {
         }
     }
 
-    fn peer_changed(&mut self, peer: PeerId) {
-        if let Some(state) = self.peers.get_mut(peer.0)
-            && !state.dirty
-        {
-            state.dirty = true;
+    fn peer_changed(&mut self, peer: PeerId, class: ClassId) {
+        let Some(state) = self.peers.get_mut(peer.0) else {
+            return;
+        };
+        if state.changed.is_empty() {
             self.dirty.changed_peers.push(peer);
+        }
+        if state.changed.len() <= selectors::CHANGED_CLASSES_MAX {
+            state.changed.push(class);
         }
     }
 

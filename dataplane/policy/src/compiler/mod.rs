@@ -174,6 +174,8 @@ struct Dirty {
     stale_classes: Set<ClassId>,
     /// Rows to compile.
     rows: Set<RowId>,
+    /// Classes to bring up to date in rows that stay otherwise.
+    columns: Map<RowId, Vec<ClassId>>,
     /// Rows that may have lost their last class.
     unused_rows: Vec<RowId>,
     /// Something that a verdict reads has changed.

@@ -253,7 +253,7 @@ impl Compiler {
             uses: 1,
             members: Vec::new(),
             rows: Set::default(),
-            dirty: false,
+            changed: Vec::new(),
         }));
         self.dirty.peers.push(id);
         match &*key {

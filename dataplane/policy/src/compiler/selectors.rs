@@ -195,6 +195,9 @@ impl PeerKey {
     }
 }
 
+/// Classes that are brought up to date one by one in a row; where more changed, the row is compiled.
+pub(crate) const CHANGED_CLASSES_MAX: usize = 64;
+
 /// A selector of peers with those that it selects.
 #[derive(Debug)]
 pub(crate) struct PeerState {
@@ -205,8 +208,9 @@ pub(crate) struct PeerState {
     pub(crate) members: Vec<ClassId>,
     /// The rows compiled with it.
     pub(crate) rows: Set<RowId>,
-    /// Whether its members changed since its rows were compiled.
-    pub(crate) dirty: bool,
+    /// Classes that came or went since its rows were compiled, some several times: all of them up to
+    /// [`CHANGED_CLASSES_MAX`], and one more where there are more.
+    pub(crate) changed: Vec<ClassId>,
 }
 
 impl PeerState {

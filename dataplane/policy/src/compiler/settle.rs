@@ -4,13 +4,14 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::selectors::CHANGED_CLASSES_MAX;
 use super::{Claim, ClassRows, Compiler};
 use crate::addresses::Endpoint;
 use crate::ids::{ClassId, Map, NodeId, PodId, RowId};
 use crate::model::Text;
 use crate::row::Row;
-use crate::row_build;
 use crate::table::{ClassEntry, Contested, Rows};
+use crate::{row_build, row_patch};
 
 /// Claims of one address that are judged one by one; an address with more is denied altogether.
 const CLAIMS_MAX: usize = 8;
@@ -172,35 +173,67 @@ impl Compiler {
 
     fn mark_rows_of_peers(&mut self) {
         for peer in std::mem::take(&mut self.dirty.changed_peers) {
-            if let Some(state) = self.peers.get_mut(peer.0) {
-                state.dirty = false;
+            let Some(state) = self.peers.get_mut(peer.0) else {
+                continue;
+            };
+            let classes = std::mem::take(&mut state.changed);
+            if classes.len() > CHANGED_CLASSES_MAX {
                 self.dirty.rows.extend(&state.rows);
+                continue;
+            }
+            for row in &state.rows {
+                self.dirty.columns.entry(*row).or_default().extend(&classes);
             }
         }
     }
 
     fn compile_rows(&mut self) {
+        let mut columns = std::mem::take(&mut self.dirty.columns);
         for id in std::mem::take(&mut self.dirty.rows) {
-            let Some(state) = self.rows.get(id.0) else {
-                continue;
-            };
-            let key = &state.key;
-            let policies = key.policies.iter().filter_map(|it| self.policies.get(it));
-            let policies: Vec<_> = policies.map(|it| &**it).collect();
-            debug_assert_eq!(
-                policies.len(),
-                key.policies.len(),
-                "a row outlived a policy"
-            );
-            let row = row_build::build(key.layer, key.direction, &policies, &key.ports, self);
-            let same = state.row.as_ref().is_some_and(|old| old.judges_like(&row));
-            if same {
-                continue;
+            columns.remove(&id);
+            self.replace_row(id, None);
+        }
+        for (id, mut classes) in columns {
+            classes.sort_unstable();
+            classes.dedup();
+            let few = classes.len() <= CHANGED_CLASSES_MAX;
+            self.replace_row(id, few.then_some(&classes));
+        }
+    }
+
+    /// Compiles a row; where only those classes changed, from the one that it had.
+    fn replace_row(&mut self, id: RowId, changed: Option<&[ClassId]>) {
+        let Some(state) = self.rows.get(id.0) else {
+            return;
+        };
+        let key = &state.key;
+        let policies = key.policies.iter().filter_map(|it| self.policies.get(it));
+        let policies: Vec<_> = policies.map(|it| &**it).collect();
+        debug_assert_eq!(
+            policies.len(),
+            key.policies.len(),
+            "a row outlived a policy"
+        );
+        let compile = || row_build::build(key.layer, key.direction, &policies, &key.ports, self);
+        let replaced = match (state.row.as_deref(), changed) {
+            (None, _) => Some(compile()),
+            (Some(old), None) => Some(compile()).filter(|it| !old.judges_like(it)),
+            (Some(old), Some(classes)) => {
+                let columns =
+                    row_build::columns(key.direction, &policies, &key.ports, classes, self);
+                let patched = row_patch::patched(old, classes, &columns);
+                debug_assert!(
+                    patched.as_ref().unwrap_or(old).judges_like(&compile()),
+                    "a patched row differs from a compiled one"
+                );
+                patched
             }
-            if let Some(state) = self.rows.get_mut(id.0) {
-                state.row = Some(Arc::new(row));
-                self.dirty.stale_classes.extend(state.users.keys());
-            }
+        };
+        if let Some(row) = replaced
+            && let Some(state) = self.rows.get_mut(id.0)
+        {
+            state.row = Some(Arc::new(row));
+            self.dirty.stale_classes.extend(state.users.keys());
         }
     }
 
@@ -220,7 +253,8 @@ impl Compiler {
             };
             // A class that is new has no flows, unless it took over the number of one that had.
             let known = self.published.classes.get(id.at()).and_then(Option::as_ref);
-            self.dirty.observable |= known.is_some_and(|it| !entry.judges_like(it));
+            self.dirty.observable =
+                self.dirty.observable || known.is_some_and(|it| !entry.judges_like(it));
             self.state.classes.set(id.at(), Some(Arc::new(entry)));
         }
     }

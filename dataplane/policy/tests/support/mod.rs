@@ -10,6 +10,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use patronus_policy::model::*;
+use patronus_policy::{Cause, Direction, PolicyTable, Stats};
 
 /// The objects of a cluster, as a map of each kind.
 #[derive(Clone, Debug, Default)]
@@ -87,5 +88,43 @@ pub fn source(line: u32) -> Source {
     Source {
         file: text("policies.yaml"),
         line,
+    }
+}
+
+/// A verdict without the numbers that depend on a compiler's history.
+pub type Told = (
+    bool,
+    Direction,
+    Cause,
+    Option<String>,
+    Option<(Cause, Option<String>)>,
+);
+
+pub fn told(table: &PolicyTable, conn: &Connection) -> Told {
+    let verdict = table.judge(conn);
+    let rule = |id| {
+        let entry = table.rule(id).expect("a verdict names a rule that exists");
+        format!(
+            "{} {:?} {:?}",
+            entry.policy.name(),
+            entry.direction,
+            entry.rule
+        )
+    };
+    let audit = verdict.audit.map(|it| (it.cause, it.rule.map(rule)));
+    (
+        verdict.allow,
+        verdict.direction,
+        verdict.cause,
+        verdict.rule.map(rule),
+        audit,
+    )
+}
+
+/// What a table holds, without the bytes, which depend on a compiler's history.
+pub fn sizes(table: &PolicyTable) -> Stats {
+    Stats {
+        bytes: 0,
+        ..table.stats()
     }
 }
