@@ -19,7 +19,7 @@ impl Recent {
     pub(super) fn push(&mut self, now: Time) {
         self.times.rotate_right(1);
         self.times[0] = now;
-        self.len = (self.len + 1).min(RECENT_MAX as u8);
+        self.len = self.len.saturating_add(1).min(RECENT_MAX as u8);
     }
 
     /// How many of the last 10 minutes.
