@@ -1,6 +1,7 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
 mod bench;
+mod flows;
 mod gateway;
 mod keys;
 mod lab_bench;
@@ -8,6 +9,7 @@ mod lab_report;
 mod paths;
 mod policy;
 mod print;
+mod status;
 mod verbs;
 
 use std::path::PathBuf;
@@ -38,6 +40,10 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
+    /// Tell what the running gateway is
+    Status(status::StatusArgs),
+    /// List the live flows: their ends, peer, path and class
+    Flows(flows::FlowsArgs),
     /// Show the paths to the peers: state, delay, loss, rates, and which classes use them
     #[command(after_help = paths::PATHS_HELP)]
     Paths(paths::PathsArgs),
