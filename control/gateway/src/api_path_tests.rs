@@ -174,8 +174,10 @@ fn live() -> Live {
     };
     let specs = [spec(0, 1), spec(1, 0)];
     let snapshot = Snapshot::new(Generation(1), identity, Instant::now(), 1420, specs);
-    let mut paths = PathsConfig::default();
-    paths.uplinks = vec![uplink(0, "fiber", 10, false), uplink(1, "lte", 100, true)];
+    let mut paths = PathsConfig {
+        uplinks: vec![uplink(0, "fiber", 10, false), uplink(1, "lte", 100, true)],
+        ..PathsConfig::default()
+    };
     paths.classes.configs = vec![
         class("realtime", Scoring::Voice),
         class("bulk", Scoring::Voice),

@@ -72,6 +72,9 @@ impl PathWorkers for Workers {
 /// Which class is pinned to which path, by class.
 pub type Pins = [Option<PathIndex>; CLASSES_MAX];
 
+/// Those who wait for a round trip, in nanoseconds.
+type Waiting = Vec<oneshot::Sender<u64>>;
+
 /// One who records.
 struct Traced {
     /// Tells this recording from a later one of a peer that got the same number.
@@ -88,7 +91,7 @@ pub struct PathDesk {
     log: Mutex<EventLog>,
     /// The number of the last event.
     news: watch::Sender<u64>,
-    pings: Mutex<HashMap<(PeerId, PathIndex), Vec<oneshot::Sender<u64>>>>,
+    pings: Mutex<HashMap<(PeerId, PathIndex), Waiting>>,
     traces: Mutex<HashMap<PeerId, Traced>>,
     /// Recordings so far.
     recordings: AtomicU64,
