@@ -17,6 +17,8 @@ use crate::sim::Dice;
 /// A path that has worked both ways this long is in use where no other works: the idle detection and a round trip, or
 /// the way back from a restart.
 const SETTLED: Duration = Duration::from_secs(2);
+/// A fault is noticed and acted on in this time.
+const NOTICED: Duration = Duration::from_millis(400);
 const TICK: Duration = Duration::from_millis(10);
 const UPLINKS: u8 = 2;
 /// Voluntary and forced switches of one class per change of the world: away, back, and one in between.
@@ -29,6 +31,8 @@ struct Reference {
     is_up: [bool; 2],
     up_since: [Duration; 2],
     drained: Option<(SiteId, u8, Duration)>,
+    /// The last change: until it is noticed packets are missing.
+    changed_at: Duration,
 }
 
 impl Reference {
@@ -70,6 +74,7 @@ fn walk(seed: u64, time: Duration) {
         is_up: [true; 2],
         up_since: [Duration::ZERO; 2],
         drained: None,
+        changed_at: Duration::ZERO,
     };
     let mut streams = Streams::both_ways(DEFAULT_DSCP);
     for site in [A, B] {
@@ -77,7 +82,7 @@ fn walk(seed: u64, time: Duration) {
     }
     while net.elapsed() - begin < time {
         change(&mut net, &mut dice, &mut reference);
-        let rest = Duration::from_millis(200 + dice.below(4000) as u64);
+        let rest = Duration::from_millis(200 + dice.below(6000) as u64);
         run(&mut net, &mut streams, &reference, rest);
         for site in [A, B] {
             let switched = switches(&mut net, site, DEFAULT);
@@ -95,6 +100,7 @@ fn walk(seed: u64, time: Duration) {
 /// Something happens.
 fn change(net: &mut Net, dice: &mut Dice, reference: &mut Reference) {
     let now = net.elapsed();
+    reference.changed_at = now;
     let uplink = dice.below(usize::from(UPLINKS)) as u8;
     let [a, b] = [Uplink(A, uplink), Uplink(B, uplink)];
     match dice.below(10) {
@@ -164,7 +170,8 @@ fn run(net: &mut Net, streams: &mut Streams, reference: &Reference, time: Durati
     while net.elapsed() < end {
         let now = net.elapsed();
         // A restart takes a handshake, which may go to a dead path first: one more retry.
-        let settled = reference.is_settled(now, SETTLED + Duration::from_secs(3));
+        let settled = reference.is_settled(now, SETTLED + Duration::from_secs(3))
+            && now - reference.changed_at >= NOTICED;
         let before: Vec<usize> = streams.0.iter().map(|stream| stream.came.len()).collect();
         let drained = drained_data(net, reference);
         let window = Duration::from_millis(300);
