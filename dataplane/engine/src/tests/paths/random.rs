@@ -186,9 +186,25 @@ fn run(net: &mut Net, streams: &mut Streams, reference: &Reference, time: Durati
             );
         }
         if let (Some(before), Some(after)) = (drained, drained_data(net, reference)) {
-            assert_eq!(after, before, "a drained path carries data at {now:?}");
+            let said = summaries(net, A);
+            assert_eq!(after, before, "a drained path carries data at {now:?}: {said:#?}");
         }
     }
+}
+
+/// What a site decided since its events were taken.
+fn summaries(net: &Net, at: SiteId) -> Vec<String> {
+    let events = net.site(at).events.iter();
+    let said = events.filter_map(|event| match event {
+        crate::Event::Path(_, PathEvent::Decided(it)) => {
+            Some(format!("{:?} {}: {}", it.at, it.class_name, it.summary))
+        }
+        crate::Event::Path(_, PathEvent::State(path, state, reason)) => {
+            Some(format!("{path:?} {state:?} {reason:?}"))
+        }
+        _ => None,
+    });
+    said.collect()
 }
 
 /// Data packets that A sent on the path that it drained some time ago, where another one is settled.
