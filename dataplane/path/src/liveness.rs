@@ -288,3 +288,7 @@ impl Liveness {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "liveness_tests.rs"]
+mod tests;

@@ -81,7 +81,8 @@ pub struct Hello {
     pub state: PathState,
     /// Why.
     pub reason: StateReason,
-    /// Chosen anew by each run of the sender: with another one all its numbers begin anew.
+    /// The upper half names the run of the sender, the lower half counts its paths: with another one all numbers of the
+    /// path begin anew.
     pub instance: u32,
     /// The sender's number of the path, plus one.
     pub path: u16,

@@ -28,8 +28,11 @@ const CONFIRM_IDLE: Duration = Duration::from_secs(8);
 const CONFIRM_METERED: Duration = Duration::from_secs(60);
 /// Between two tries of the full size on a path that is smaller (RFC 8899 section 5.1.1, PMTU_RAISE_TIMER).
 const GROW: Duration = Duration::from_secs(600);
+/// The same after the path came up.
+const GROW_WOKEN: Duration = Duration::from_secs(2);
 /// Between two suspicions from lost data.
 const SUSPICION: Duration = Duration::from_millis(300);
+const SUSPICION_METERED: Duration = Duration::from_secs(3);
 /// A refusal this soon after a probe is the probe's.
 const REFUSAL: Duration = Duration::from_millis(2);
 
@@ -69,8 +72,8 @@ pub(crate) struct MtuSearch {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The path is not up.
-    Asleep,
+    /// The path is not up; what was under way goes on when it is.
+    Asleep(Option<Try>),
     /// Until the next check.
     Waiting(Time),
     /// A size is being tried.
@@ -103,7 +106,7 @@ impl MtuSearch {
         Self {
             full,
             known: None,
-            phase: Phase::Asleep,
+            phase: Phase::Asleep(None),
             grow_at: None,
             last_suspicion: None,
             holes: 0,
@@ -133,7 +136,7 @@ impl MtuSearch {
     /// When [`poll`](Self::poll) has something to do.
     pub(crate) fn deadline(&self) -> Option<Time> {
         match self.phase {
-            Phase::Asleep => None,
+            Phase::Asleep(_) => None,
             Phase::Waiting(at) => Some(self.grow_at.map_or(at, |grow| grow.min(at))),
             Phase::Trying(attempt) => Some(attempt.next),
         }
@@ -143,12 +146,16 @@ impl MtuSearch {
     pub(crate) fn poll(&mut self, conditions: &Conditions, now: Time) -> Option<u16> {
         if !conditions.is_up {
             // What is lost there says nothing about sizes.
-            self.phase = Phase::Asleep;
+            self.phase = Phase::Asleep(match self.phase {
+                Phase::Asleep(attempt) => attempt,
+                Phase::Trying(attempt) => Some(attempt),
+                Phase::Waiting(_) => None,
+            });
             return None;
         }
         match self.phase {
-            Phase::Asleep => {
-                self.phase = Phase::Waiting(now + SETTLING);
+            Phase::Asleep(attempt) => {
+                self.wake(attempt, now);
                 None
             }
             Phase::Waiting(_) if self.grow_at.is_some_and(|at| at <= now) => {
@@ -163,6 +170,17 @@ impl MtuSearch {
             Phase::Waiting(_) => None,
             Phase::Trying(_) => self.send(conditions, now),
         }
+    }
+
+    fn wake(&mut self, attempt: Option<Try>, now: Time) {
+        match attempt {
+            Some(attempt) if matches!(attempt.aim, Aim::Search { .. }) => {
+                self.begin(attempt.len, attempt.aim, false, now + SETTLING);
+            }
+            Some(_) | None => self.phase = Phase::Waiting(now + SETTLING),
+        }
+        // The path may lead elsewhere.
+        self.grow_at = self.grow_at.map(|at| at.min(now + GROW_WOKEN));
     }
 
     fn begin(&mut self, len: u16, aim: Aim, is_urgent: bool, now: Time) {
@@ -206,7 +224,7 @@ impl MtuSearch {
 
     fn fail(&mut self, attempt: Try, conditions: &Conditions, now: Time) {
         match attempt.aim {
-            Aim::Confirm => self.shrink(attempt.len, now),
+            Aim::Confirm => self.shrink(attempt.len, conditions, now),
             Aim::Grow => self.rest(conditions, now),
             Aim::Search { low, .. } => {
                 if low < attempt.len && attempt.len <= BASE.min(self.full) {
@@ -218,17 +236,21 @@ impl MtuSearch {
     }
 
     /// What was in use does not pass any more.
-    fn shrink(&mut self, from: u16, now: Time) {
+    fn shrink(&mut self, from: u16, conditions: &Conditions, now: Time) {
         self.holes += 1;
         self.grow_at = Some(now + GROW);
-        let floor = FLOOR.min(from);
+        if from <= FLOOR + STEP {
+            self.known = Some(from.min(FLOOR));
+            self.rest(conditions, now);
+            return;
+        }
         let first = match from > BASE {
             true => BASE,
-            false => middle(floor, from),
+            false => middle(FLOOR, from),
         };
         self.known = Some(first);
         let aim = Aim::Search {
-            low: floor,
+            low: FLOOR,
             high: from,
         };
         self.begin(first, aim, true, now);
@@ -279,8 +301,12 @@ impl MtuSearch {
     }
 
     /// Data goes missing while hellos pass: perhaps only large packets do.
-    pub(crate) fn suspect(&mut self, now: Time) {
-        let is_recent = |at: Time| now.since(at) < SUSPICION;
+    pub(crate) fn suspect(&mut self, is_metered: bool, now: Time) {
+        let pause = match is_metered {
+            true => SUSPICION_METERED,
+            false => SUSPICION,
+        };
+        let is_recent = |at: Time| now.since(at) < pause;
         if !matches!(self.phase, Phase::Waiting(_)) || self.last_suspicion.is_some_and(is_recent) {
             return;
         }
@@ -309,9 +335,9 @@ impl MtuSearch {
                 ..
             }) => {}
             Phase::Trying(_) | Phase::Waiting(_) => {
-                self.shrink(self.known.unwrap_or(self.full), now);
+                self.shrink(self.known.unwrap_or(self.full), conditions, now);
             }
-            Phase::Asleep => {}
+            Phase::Asleep(_) => {}
         }
     }
 }

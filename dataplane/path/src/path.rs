@@ -15,6 +15,7 @@ use crate::estimate::{
 };
 use crate::ids::PathIndex;
 use crate::liveness::{Liveness, Rhythm};
+use crate::message::Hello;
 use crate::metrics::{PathState, StateReason};
 use crate::mtu::{Conditions, MtuSearch};
 use crate::observation::{Direction, Observation, PathProfile};
@@ -40,8 +41,6 @@ const HOLD_MAX: Duration = Duration::from_secs(10);
 /// What paths to one peer have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
-    /// Names this run.
-    pub(crate) instance: u32,
     /// The peer has answered a hello.
     pub(crate) is_answered: bool,
     /// The peer's paths that are broken at our end.
@@ -53,6 +52,8 @@ pub(crate) struct Shared {
 #[derive(Clone, Debug)]
 pub(crate) struct Path {
     index: PathIndex,
+    /// Names this run and this path: all numbers begin anew with another one.
+    instance: u32,
     pub(crate) uplink: u8,
     pub(crate) remote: SocketAddr,
     pub(crate) local: Option<IpAddr>,
@@ -69,6 +70,8 @@ pub(crate) struct Path {
     is_draining: bool,
 
     peer: Option<Peer>,
+    /// The peer drains the path, as far as the selector was told.
+    peer_drains: bool,
     liveness: Liveness,
     schedule: Schedule,
     mtu: MtuSearch,
@@ -86,10 +89,9 @@ struct Peer {
     path: u16,
     desired: Duration,
     required: Duration,
-    is_draining: bool,
     classes: u8,
-    /// It has heard us.
-    has_heard: bool,
+    /// The newest of our hellos that it heard; zero for none.
+    heard: u32,
     echo: Echo,
 }
 
@@ -167,6 +169,7 @@ impl Estimates {
 
 /// How a path begins.
 pub(crate) struct Origin {
+    pub(crate) instance: u32,
     pub(crate) uplink: u8,
     pub(crate) remote: SocketAddr,
     pub(crate) is_configured: bool,
@@ -186,6 +189,7 @@ impl Path {
         };
         let mut path = Self {
             index,
+            instance: origin.instance,
             uplink: origin.uplink,
             remote: origin.remote,
             local: None,
@@ -199,6 +203,7 @@ impl Path {
             is_standby: false,
             is_draining: false,
             peer: None,
+            peer_drains: false,
             liveness: Liveness::new(rhythm, now),
             schedule: Schedule {
                 interval: cadence.idle,
@@ -256,21 +261,75 @@ impl Path {
         self.mtu.holes()
     }
 
-    /// The peer's number of this path, as a bit, where our end of it is broken.
-    pub(crate) fn fault_bit(&self) -> u16 {
-        match self.peer {
-            Some(peer) if self.liveness.is_broken() && (1..=16).contains(&peer.path) => {
-                1 << (peer.path - 1)
-            }
-            Some(_) | None => 0,
+    /// The peer's number of this path, as a bit.
+    pub(crate) fn peer_bit(&self) -> u16 {
+        match self.peer_path() {
+            path @ 1..=16 => 1 << (path - 1),
+            _ => 0,
         }
     }
 
-    /// Whether that message is newer than all that came here, from the same run and path of the peer.
-    pub(crate) fn is_older_than(&self, instance: u32, path: u16, sequence: u32) -> bool {
+    /// The peer's number of this path, plus one; zero until learnt.
+    pub(crate) fn peer_path(&self) -> u16 {
+        self.peer.map_or(0, |peer| peer.path)
+    }
+
+    /// Whether a hello is of the same run and path of the peer as those that came here.
+    pub(crate) fn has_peer(&self, hello: &Hello) -> bool {
         self.peer
-            .is_some_and(|peer| peer.instance == instance && peer.path == path)
-            && self.estimates.arrivals.is_newer(sequence)
+            .is_some_and(|peer| peer.instance == hello.instance && peer.path == hello.path)
+    }
+
+    /// Whether a hello comes from the configured address of this path, whose far end had moved and is silent there, or
+    /// began anew.
+    pub(crate) fn is_home_of(&self, arrival: &Arrival, hello: &Hello) -> bool {
+        let home = self.configured.as_ref();
+        let is_home = home.is_some_and(|home| is_same_end(home, &arrival.remote));
+        let is_same_run = |peer: Peer| peer.instance >> 16 == hello.instance >> 16;
+        is_home
+            && self.uplink == arrival.uplink
+            && !(self.liveness.hears() && self.peer.is_some_and(is_same_run))
+    }
+
+    /// Where this path would go if it began anew, if that is elsewhere.
+    pub(crate) fn lost_home(&self) -> Option<Arrival> {
+        let home = self.configured?;
+        let is_lost = !self.liveness.hears() && !is_same_end(&home, &self.remote);
+        is_lost.then_some(Arrival {
+            uplink: self.uplink,
+            remote: home,
+            local: None,
+        })
+    }
+
+    /// Whether a hello is newer than all that came here.
+    pub(crate) fn is_newest(&self, hello: &Hello) -> bool {
+        self.estimates.arrivals.is_newer(hello.sequence)
+    }
+
+    /// Whether the peer has heard a hello of this very path, and says so for the first time or with a newer hello.
+    pub(crate) fn is_answered_by(&self, hello: &Hello) -> bool {
+        let sent = self.estimates.departures.sent(hello.echo_sequence);
+        let is_news = match self.peer {
+            Some(peer) if peer.instance == hello.instance => {
+                self.estimates.arrivals.is_newer(hello.sequence)
+            }
+            Some(_) | None => true,
+        };
+        is_news && sent.is_some_and(|sent| sent.at.0 == hello.echo_sent_at_ns)
+    }
+
+    /// Whether that message is of a second path of the peer to the same ends: one of them is enough, and it is the one on
+    /// which the peer hears us.
+    pub(crate) fn is_another_path(&self, hello: &Hello, now: Time) -> bool {
+        let patience = self.liveness.rhythm().interval * 3;
+        self.peer.is_some_and(|peer| {
+            let is_newer_echo = hello.echo_sequence.wrapping_sub(peer.heard) as i32 > 0;
+            peer.instance >> 16 == hello.instance >> 16
+                && peer.path != hello.path
+                && now.since(peer.echo.came) <= patience
+                && !(is_newer_echo && self.is_answered_by(hello))
+        })
     }
 
     /// The peer's end of the path is elsewhere: a NAT on the way forgot it, or the peer moved.
@@ -412,10 +471,14 @@ impl Path {
     pub(crate) fn handle_timeout(&mut self, now: Time, outbox: &mut Outbox) {
         let fates = self.estimates.arrivals.expire(now);
         outbox.fates(self.index, Direction::Rx, fates);
-        let missed_before = self.liveness.misses_hellos();
+        let (missed, heard) = (self.liveness.misses_hellos(), self.liveness.hears());
         self.liveness.expire(now);
-        if self.liveness.misses_hellos() && !missed_before {
+        if self.liveness.misses_hellos() && !missed {
             self.schedule.burst = Some((now, BURST));
+        }
+        if heard && !self.liveness.hears() {
+            // What the peer wishes does not count any more.
+            self.pace(now);
         }
         self.settle(now, outbox);
     }
@@ -482,6 +545,11 @@ impl Path {
             tries: tries.clamp(3, 20),
         }
     }
+}
+
+/// Address and port; not a flow label, which IPv6 may change.
+pub(crate) fn is_same_end(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
 }
 
 /// A cadence that can be kept.

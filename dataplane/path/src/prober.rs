@@ -9,7 +9,7 @@ use crate::message::{Hello, Kind};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 use crate::observation::{Observation, PathProfile};
 use crate::outbox::Outbox;
-use crate::path::{Origin, Path, Shared};
+use crate::path::{Origin, Path, Shared, is_same_end};
 use crate::time::Time;
 
 /// The uplink of what came on no known one.
@@ -119,11 +119,15 @@ pub struct Prober {
     paths: [Option<Box<Path>>; PATHS_MAX],
     shared: Shared,
     dice: Dice,
+    /// Names this run.
+    run: u16,
+    /// Paths made so far.
+    made: u16,
     outbox: Outbox,
     /// Uplinks that do not work, and why.
     faults: Vec<(u8, StateReason)>,
     /// Of the newest hello: the peer's run, when it was sent, and which of our paths are broken at its end.
-    peer_faults: Option<(u32, u64, u16)>,
+    peer_faults: Option<(u16, u64, u16)>,
     sessions_unanswered: u32,
     starved: u64,
     /// Up to then lateness is forgiven.
@@ -140,13 +144,14 @@ impl Prober {
         let mut dice = Dice::new(seed);
         let mut prober = Self {
             shared: Shared {
-                instance: dice.next_u64() as u32,
                 is_answered: false,
                 faults: 0,
                 inner_mtu: config.inner_mtu,
             },
             config,
             paths: [const { None }; PATHS_MAX],
+            run: dice.next_u64() as u16,
+            made: 0,
             dice,
             outbox: Outbox::new(),
             faults: Vec::new(),
@@ -216,8 +221,14 @@ impl Prober {
             self.shared.is_answered = true;
             self.hurry_all(now);
         }
+        // It is bound to a path of ours that is gone: it looks for another one.
+        let named = usize::from(hello.your_path).checked_sub(1);
+        let is_orphan = named.is_some_and(|at| self.paths.get(at).is_none_or(Option::is_none));
         let outbox = &mut self.outbox;
         let path = self.paths[at.as_usize()].as_mut()?;
+        if !is_orphan && path.is_another_path(hello, now) {
+            return Some(at);
+        }
         let is_newest = path.receive(arrival, hello, len, now, outbox);
         if is_newest {
             self.hear_faults(hello, now);
@@ -226,8 +237,8 @@ impl Prober {
         Some(at)
     }
 
-    /// The data counters of a path; growth of what was received is a sign of life. To be called for every path before
-    /// [`handle_timeout`](Self::handle_timeout).
+    /// The data counters of a path; growth of what was received is a sign of life at the time of the call. To be called
+    /// for every path before [`handle_timeout`](Self::handle_timeout).
     pub fn set_counters(&mut self, path: PathIndex, counters: PathCounters, now: Time) {
         if let Some((path, outbox)) = self.path_mut(path) {
             path.set_counters(counters, now, outbox);
@@ -334,6 +345,10 @@ impl Prober {
             path.handle_timeout(now, &mut self.outbox);
             if path.is_stale(now) {
                 self.remove(at);
+            } else if let Some(home) = path.lost_home()
+                && self.path_of(&home).is_none()
+            {
+                self.follow(index(at), &home);
             }
         }
         self.tell_faults(now);
@@ -365,6 +380,11 @@ impl Prober {
             remote: path.remote,
             local: path.local,
         })
+    }
+
+    /// The peer's number of a path, plus one, as in [`Hello::your_path`]; zero until learnt.
+    pub fn peer_path(&self, path: PathIndex) -> Option<u16> {
+        self.path(path).map(Path::peer_path)
     }
 
     /// What the selector knows about a path.
@@ -480,6 +500,11 @@ impl Prober {
 
     fn add(&mut self, origin: Origin, now: Time) -> Option<PathIndex> {
         let free = self.paths.iter().position(Option::is_none)?;
+        self.made = self.made.wrapping_add(1);
+        let origin = Origin {
+            instance: (u32::from(self.run) << 16) | u32::from(self.made),
+            ..origin
+        };
         let path = Path::new(index(free), origin, now);
         let profile = path.profile.clone();
         self.outbox.push(Observation::Path(index(free), profile));
@@ -505,6 +530,7 @@ impl Prober {
 
     fn configured_origin(&self, spec: &PathSpec) -> Origin {
         Origin {
+            instance: 0,
             uplink: spec.uplink,
             remote: spec.remote,
             is_configured: true,
@@ -531,6 +557,7 @@ impl Prober {
             name = format!("{uplink_name}-{}", SocketAddr::new(ip, remote.port()));
         }
         Some(Origin {
+            instance: 0,
             uplink,
             remote,
             is_configured: false,
@@ -551,36 +578,84 @@ impl Prober {
     /// The path of a message: by its ends; by the number that the peer learnt, where that path's far end has moved; or
     /// a new one.
     fn locate(&mut self, arrival: &Arrival, hello: &Hello, now: Time) -> Option<PathIndex> {
-        if let Some(known) = self.path_of(arrival) {
-            return Some(known);
-        }
-        let number = usize::from(hello.your_path).checked_sub(1);
-        if let Some((at, path)) =
-            number.and_then(|at| Some((at, self.paths.get_mut(at)?.as_deref_mut()?)))
-            && path.uplink == arrival.uplink
-        {
-            if hello.kind == Kind::Lane {
-                // A lane has an address of its own where a NAT is on the way.
-                return Some(index(at));
-            }
-            let is_news = path.is_older_than(hello.instance, hello.path, hello.sequence);
-            if is_news && hello.kind == Kind::Hello {
-                path.follow(arrival);
-                let profile = path.profile.clone();
-                self.outbox.push(Observation::Path(index(at), profile));
-                return Some(index(at));
-            }
-        }
+        let by_ends = self.path_of(arrival);
         if hello.kind != Kind::Hello {
-            // Only a hello opens a path: what else comes from nowhere is late.
+            // Only a hello moves or opens a path. A lane has an address of its own where a NAT is on the way.
+            let is_lane = hello.kind == Kind::Lane;
+            return by_ends.or_else(|| self.named(arrival, hello, |_| is_lane));
+        }
+        let is_partner = |path: &Path| path.is_answered_by(hello) || path.has_peer(hello);
+        let Some(named) = self.named(arrival, hello, is_partner) else {
+            let by_ends = by_ends.or_else(|| self.return_home(arrival, hello));
+            return by_ends.or_else(|| self.learn(arrival, now));
+        };
+        if self
+            .path(named)
+            .is_some_and(|path| path.has_peer(hello) && !path.is_newest(hello))
+        {
+            // Late, and perhaps from where the peer was before.
+            return Some(named);
+        }
+        match by_ends {
+            Some(known) if known == named => {}
+            // Two of ours lead to one of the peer's, which answers the named one.
+            Some(known) if self.is_configured(known) => {
+                if !self.is_configured(named) {
+                    self.remove(named.as_usize());
+                }
+                return Some(known);
+            }
+            Some(learnt) => {
+                self.remove(learnt.as_usize());
+                self.follow(named, arrival);
+            }
+            None => self.follow(named, arrival),
+        }
+        Some(named)
+    }
+
+    /// The path on this uplink that the peer learnt as ours, if it is as wanted.
+    fn named(
+        &self,
+        arrival: &Arrival,
+        hello: &Hello,
+        is_wanted: impl Fn(&Path) -> bool,
+    ) -> Option<PathIndex> {
+        let at = usize::from(hello.your_path).checked_sub(1)?;
+        let path = self.paths.get(at)?.as_deref()?;
+        (path.uplink == arrival.uplink && is_wanted(path)).then(|| index(at))
+    }
+
+    fn is_configured(&self, path: PathIndex) -> bool {
+        self.path(path)
+            .is_some_and(|path| path.configured.is_some())
+    }
+
+    fn follow(&mut self, at: PathIndex, arrival: &Arrival) {
+        let Some((path, outbox)) = self.path_mut(at) else {
+            return;
+        };
+        path.follow(arrival);
+        let profile = path.profile.clone();
+        outbox.push(Observation::Path(at, profile));
+    }
+
+    /// The path that was configured with these ends and had followed its far end elsewhere.
+    fn return_home(&mut self, arrival: &Arrival, hello: &Hello) -> Option<PathIndex> {
+        let is_home = |path: &Path| path.is_home_of(arrival, hello);
+        let mut paths = self.paths.iter();
+        let at = paths.position(|path| path.as_deref().is_some_and(is_home))?;
+        self.follow(index(at), arrival);
+        Some(index(at))
+    }
+
+    /// A path that the peer opened.
+    fn learn(&mut self, arrival: &Arrival, now: Time) -> Option<PathIndex> {
+        let origin = self.learnt_origin(arrival.uplink, arrival.remote, PATHS_MAX)?;
+        if self.paths.iter().all(Option::is_some) && !self.make_room() {
             return None;
         }
-        let origin = self.learnt_origin(arrival.uplink, arrival.remote, PATHS_MAX)?;
-        if let Some(path) = self.add(origin, now) {
-            return Some(path);
-        }
-        let origin = self.learnt_origin(arrival.uplink, arrival.remote, PATHS_MAX)?;
-        self.make_room().then(|| self.add(origin, now)).flatten()
+        self.add(origin, now)
     }
 }
 
@@ -609,8 +684,16 @@ impl Prober {
 
     /// Tells the peer on the paths that work which ones are broken at our end: it would take a detection time to see.
     fn tell_faults(&mut self, now: Time) {
-        let paths = self.paths.iter().flatten();
-        let faults = paths.fold(0, |faults, path| faults | path.fault_bit());
+        let (mut broken, mut working) = (0, 0);
+        for path in self.paths.iter().flatten() {
+            if path.liveness().is_broken() {
+                broken |= path.peer_bit();
+            } else if path.liveness().hears() {
+                working |= path.peer_bit();
+            }
+        }
+        // Where a NAT makes two paths of ours of one of the peer's, one that works is enough.
+        let faults = broken & !working;
         if faults != self.shared.faults {
             self.shared.faults = faults;
             self.hurry_all(now);
@@ -619,14 +702,15 @@ impl Prober {
 
     /// The peer says which of our paths are broken at its end.
     fn hear_faults(&mut self, hello: &Hello, now: Time) {
-        let is_newer = |&(instance, sent_at_ns, _): &(u32, u64, u16)| {
-            instance != hello.instance || sent_at_ns <= hello.sent_at_ns
+        let run = (hello.instance >> 16) as u16;
+        let is_newer = |&(known, sent_at_ns, _): &(u16, u64, u16)| {
+            known != run || sent_at_ns <= hello.sent_at_ns
         };
         if !self.peer_faults.as_ref().is_none_or(is_newer) {
             return;
         }
         let before = self.peer_faults.map_or(0, |(_, _, faults)| faults);
-        self.peer_faults = Some((hello.instance, hello.sent_at_ns, hello.faults));
+        self.peer_faults = Some((run, hello.sent_at_ns, hello.faults));
         if before == hello.faults {
             return;
         }
@@ -640,9 +724,4 @@ impl Prober {
 
 fn index(at: usize) -> PathIndex {
     PathIndex(at as u8)
-}
-
-/// Address and port; not a flow label, which IPv6 may change.
-fn is_same_end(one: &SocketAddr, other: &SocketAddr) -> bool {
-    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
 }

@@ -166,8 +166,13 @@ impl Arrivals {
             .min(most);
         self.newest = Some(sequence);
         self.windows.add(0, 1, now);
-        let mut fates = Fates { lost: 0, came: 1 };
-        for back in (1..=gap).rev() {
+        // What the table cannot hold is lost at once.
+        let waiting = gap.min(PENDING_MAX as u32);
+        let mut fates = Fates {
+            lost: gap - waiting,
+            came: 1,
+        };
+        for back in (1..=waiting).rev() {
             if self.pending_len == PENDING_MAX {
                 self.pending.copy_within(1.., 0);
                 self.pending_len -= 1;
@@ -279,8 +284,15 @@ impl Departures {
         (sequence != 0 && sent.sequence == sequence).then_some(sent)
     }
 
-    /// The peer says that `echo` is the newest it heard, of `heard` in all. What it did not hear within `patience` is
-    /// lost. At most `most` losses count.
+    /// Whether a hello of that sequence was sent then, as far as that is remembered.
+    pub(crate) fn has_sent(&self, sequence: u32, sent_at_ns: u64) -> bool {
+        let is_past = sequence != 0 && self.sequence.wrapping_sub(sequence) as i32 >= 0;
+        let sent = self.sent(sequence);
+        is_past && sent.is_none_or(|sent| sent.at.0 == sent_at_ns)
+    }
+
+    /// The peer says that `echo`, which [was sent](Self::has_sent), is the newest it heard, of `heard` in all. What it
+    /// did not hear within `patience` is lost. At most `most` losses count.
     pub(crate) fn settle(
         &mut self,
         echo: u32,
@@ -312,14 +324,12 @@ impl Departures {
                 }
             }
         }
-        if self.heard.is_some() && echo != 0 {
-            while let Some(sent) = self.sent(self.known.wrapping_add(1)) {
-                if sent.at + patience > now {
-                    break;
-                }
-                self.known = self.known.wrapping_add(1);
-                fates.lost += 1;
+        while let Some(sent) = self.sent(self.known.wrapping_add(1)) {
+            if sent.at + patience > now {
+                break;
             }
+            self.known = self.known.wrapping_add(1);
+            fates.lost += 1;
         }
         self.windows.add(fates.lost, fates.came, now);
         fates

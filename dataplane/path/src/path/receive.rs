@@ -64,7 +64,7 @@ impl Path {
         let is_newest = self.estimates.arrivals.is_newer(hello.sequence);
         let most = match was_deaf {
             true => OUTAGE_LOSSES_MAX,
-            false => u32::MAX,
+            false => LAG_MAX,
         };
         let patience = self.patience(self.liveness.rhythm().interval);
         let arrivals = &mut self.estimates.arrivals;
@@ -74,18 +74,24 @@ impl Path {
             return false;
         }
         self.measure_delay(hello, was_deaf, now, outbox);
-        if hello.echo_sequence != 0 {
+        // An echo of what a former run of ours sent, or another path, says nothing.
+        let echo = (hello.echo_sequence, hello.echo_sent_at_ns);
+        let is_echo = self.estimates.departures.has_sent(echo.0, echo.1);
+        if is_echo {
             self.measure_echo(hello, most, now, outbox);
         }
         self.measure_rx_data(hello, now, outbox);
         let before = self.peer;
-        self.note_peer(hello, now);
+        self.note_peer(hello, is_echo, now);
         self.tell_peer(before, hello, outbox);
         self.liveness.listen(Said {
-            hears_us: hello.hears_you,
+            hears_us: hello.hears_you && is_echo,
             suspects: hello.is_suspect,
             is_held: hello.state == PathState::AdminDown,
-            echo: hello.echo_sequence,
+            echo: match is_echo {
+                true => hello.echo_sequence,
+                false => 0,
+            },
             rhythm: Rhythm {
                 interval: duration_ms(hello.interval_ms).max(INTERVAL_LEAST),
                 multiplier: hello.multiplier,
@@ -107,7 +113,7 @@ impl Path {
     fn is_restart(&self, hello: &Hello) -> bool {
         self.peer.is_some_and(|peer| {
             let lag = self.estimates.arrivals.lag(hello.sequence);
-            let has_forgotten = lag > 0 && peer.has_heard && hello.echo_sequence == 0;
+            let has_forgotten = lag > 0 && peer.heard != 0 && hello.echo_sequence == 0;
             peer.instance != hello.instance
                 || peer.path != hello.path
                 || lag > LAG_MAX
@@ -157,8 +163,7 @@ impl Path {
         let Some(sent) = estimates.departures.sent(echo).copied() else {
             return;
         };
-        // An echo of what a former run of ours sent looks like one of this run.
-        if sent.at.0 != hello.echo_sent_at_ns || estimates.sampled == echo {
+        if estimates.sampled == echo {
             return;
         }
         estimates.sampled = echo;
@@ -185,7 +190,7 @@ impl Path {
             ));
         }
         if estimates.tx_data.smells_of_hole() {
-            self.mtu.suspect(now);
+            self.mtu.suspect(self.profile.is_metered, now);
         }
         self.measure_tx_capacity(hello, now);
     }
@@ -214,15 +219,17 @@ impl Path {
         }
     }
 
-    fn note_peer(&mut self, hello: &Hello, now: Time) {
+    fn note_peer(&mut self, hello: &Hello, is_echo: bool, now: Time) {
         self.peer = Some(Peer {
             instance: hello.instance,
             path: hello.path,
             desired: duration_ms(hello.desired_interval_ms).max(INTERVAL_LEAST),
             required: duration_ms(hello.required_interval_ms),
-            is_draining: hello.is_draining,
             classes: hello.classes,
-            has_heard: hello.echo_sequence != 0,
+            heard: match is_echo {
+                true => hello.echo_sequence,
+                false => 0,
+            },
             echo: Echo {
                 sequence: hello.sequence,
                 sent_at_ns: hello.sent_at_ns,
@@ -234,11 +241,11 @@ impl Path {
     }
 
     /// What the peer decided about the path is the selector's business.
-    fn tell_peer(&self, before: Option<Peer>, hello: &Hello, outbox: &mut Outbox) {
-        let was_draining = before.is_some_and(|peer| peer.is_draining);
-        if hello.is_draining && !was_draining {
+    fn tell_peer(&mut self, before: Option<Peer>, hello: &Hello, outbox: &mut Outbox) {
+        let drained = std::mem::replace(&mut self.peer_drains, hello.is_draining);
+        if hello.is_draining && !drained {
             outbox.push(Observation::Command(Command::Drain(self.index)));
-        } else if was_draining && !hello.is_draining && !self.is_draining {
+        } else if drained && !hello.is_draining && !self.is_draining {
             outbox.push(Observation::Command(Command::Undrain(self.index)));
         }
         let newly_used = hello.classes & !before.map_or(0, |peer| peer.classes);

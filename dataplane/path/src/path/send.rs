@@ -189,7 +189,7 @@ impl Path {
             wants_answer: false,
             state: self.liveness.state(),
             reason: self.liveness.reason(),
-            instance: shared.instance,
+            instance: self.instance,
             path: u16::from(self.index.0) + 1,
             your_path: self.peer.map_or(0, |peer| peer.path),
             sequence: estimates.departures.sequence(),
