@@ -5,6 +5,7 @@ mod keys;
 mod lab_bench;
 mod lab_report;
 mod policy;
+mod replay;
 mod verbs;
 
 use std::path::PathBuf;
@@ -35,6 +36,9 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
+    /// Decide again what a gateway decided about its paths, from a recorded trace
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys,
-    lab_bench, lab_report, policy,
+    lab_bench, lab_report, policy, replay,
 };
 
 /// Runs a verb.
@@ -29,6 +29,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
+        Verb::Replay(args) => replay::run(&args).map(done),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),

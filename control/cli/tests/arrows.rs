@@ -71,6 +71,7 @@ const DATAPLANE: &[&str] = &[
     "patronus-aead",
     "patronus-impair",
     "patronus-packet",
+    "patronus-path",
     "patronus-policy",
     "patronus-tunnel",
     "patronus-engine",

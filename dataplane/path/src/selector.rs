@@ -67,7 +67,7 @@ pub struct Selector {
     config: SelectorConfig,
     /// The latest time that it was told.
     now: Time,
-    paths: [Option<Entry>; PATHS_MAX],
+    paths: [Option<Box<Entry>>; PATHS_MAX],
     classes: [Class; CLASSES_MAX],
     routes: [Route; CLASSES_MAX],
     /// Records that the host did not take yet: of what was decided, not of what will be.
@@ -308,7 +308,7 @@ impl Selector {
         };
         match slot {
             Some(entry) => entry.profile.clone_from(profile),
-            None => *slot = Some(Entry::new(profile.clone(), now)),
+            None => *slot = Some(Box::new(Entry::new(profile.clone(), now))),
         }
         true
     }
@@ -504,11 +504,11 @@ impl Selector {
 /// How things stand.
 impl Selector {
     fn entry(&self, path: PathIndex) -> Option<&Entry> {
-        self.paths.get(path.as_usize())?.as_ref()
+        self.paths.get(path.as_usize())?.as_deref()
     }
 
     fn entry_mut(&mut self, path: PathIndex) -> Option<&mut Entry> {
-        self.paths.get_mut(path.as_usize())?.as_mut()
+        self.paths.get_mut(path.as_usize())?.as_deref_mut()
     }
 
     /// What the best other path loses, as a share; 0 where there is none.
@@ -540,7 +540,7 @@ impl Selector {
     }
 
     fn stand(&self, class: usize, path: usize, now: Time) -> Option<Standing> {
-        let entry = self.paths.get(path)?.as_ref()?;
+        let entry = self.paths.get(path)?.as_deref()?;
         let config = &self.config.classes[class];
         let number = PathIndex(path as u8);
         let is_own = self.routes[class].path == Some(number);

@@ -4,7 +4,10 @@ mod common;
 
 use common::{Chance, DEFAULT, Link, REALTIME, Sim, seconds};
 use patronus_path::trace::{Line, Override, ReplayError, VERSION, compare, replay};
-use patronus_path::{ClassConfig, Command, Observation, PathIndex, Selector, SelectorConfig};
+use patronus_path::{
+    ClassConfig, Command, Direction, Observation, PathIndex, PathMetrics, PathState, Selector,
+    SelectorConfig, StateReason,
+};
 
 /// Some eventful minutes, recorded from their middle on.
 fn eventful(seed: u64) -> (Sim, Vec<Line>) {
@@ -205,4 +208,86 @@ fn a_trace_goes_on_after_new_classes_and_a_new_beginning() {
         (1.0..6.0).contains(&lost_s),
         "the pause does not count: {lost_s}"
     );
+}
+
+/// Writes the trace that the tests of `patronus replay` read, to the file that `PATRONUS_TRACE_OUT` names: after a change
+/// of the format.
+#[test]
+#[ignore = "writes a file for the tests of another crate"]
+fn write_a_small_trace() {
+    let out = std::env::var("PATRONUS_TRACE_OUT").expect("PATRONUS_TRACE_OUT names a file");
+    let start = common::at(3.0);
+    let selector = Selector::new(SelectorConfig::new(ClassConfig::defaults()), start);
+    let mut lines = vec![Line::Begin {
+        version: VERSION,
+        peer: "branch".to_owned(),
+        at: start,
+        selector: Box::new(selector),
+    }];
+    let mut now = start;
+    let mut see = |now, observation| lines.push(Line::Seen(now, observation));
+    for path in 0..2 {
+        see(
+            now,
+            Observation::Path(PathIndex(path), common::profile(path, path.into())),
+        );
+        see(now, up(path));
+    }
+    let mut chance = Chance::new(11);
+    for step in 0..240 {
+        now = now + seconds(0.1);
+        // The first path loses a quarter from 5 s to 12 s, the second one dies at 20 s for 2 s.
+        for path in 0..2u8 {
+            let is_dead = path == 1 && (200..220).contains(&step);
+            if is_dead {
+                continue;
+            }
+            let is_lossy = path == 0 && (50..120).contains(&step);
+            let is_lost = is_lossy && chance.share() < 0.25;
+            see(
+                now,
+                Observation::Probe(PathIndex(path), Direction::Tx, is_lost),
+            );
+            if !is_lost {
+                see(
+                    now,
+                    Observation::Rtt(PathIndex(path), (20e6 + 1e6 * chance.share()).round()),
+                );
+            }
+        }
+        if step % 20 == 19 {
+            // Of the last 10 s, by number of probes, the first path lost a quarter while it was lossy.
+            let lossy = (0..100)
+                .filter(|back| (50..120).contains(&(step - back)))
+                .count();
+            let mut metrics = PathMetrics {
+                rtt_fast_ns: Some(20.5e6),
+                tx_jitter_ns: Some(0.3e6),
+                ..PathMetrics::default()
+            };
+            metrics.tx_loss.ten_s = Some(lossy as f64 * 0.25 / 100.0);
+            see(now, Observation::Metrics(PathIndex(0), Box::new(metrics)));
+            metrics.tx_loss.ten_s = Some(0.0);
+            see(now, Observation::Metrics(PathIndex(1), Box::new(metrics)));
+        }
+        if step == 203 {
+            let reason = StateReason::DetectionExpired;
+            see(
+                now,
+                Observation::State(PathIndex(1), PathState::Down, reason),
+            );
+        }
+        if step == 220 {
+            see(now, up(1));
+        }
+    }
+    let text: String = lines
+        .iter()
+        .map(|line| serde_json::to_string(line).expect("it can be written") + "\n")
+        .collect();
+    std::fs::write(out, text).expect("the file can be written");
+}
+
+fn up(path: u8) -> Observation {
+    Observation::State(PathIndex(path), PathState::Up, StateReason::Heard)
 }

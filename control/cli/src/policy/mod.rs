@@ -10,7 +10,7 @@ mod input;
 mod lint;
 mod list;
 mod live;
-mod print;
+pub mod print;
 mod test;
 
 use std::path::PathBuf;

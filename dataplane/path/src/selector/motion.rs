@@ -115,6 +115,7 @@ impl Selector {
         }
         if !is_left_usable || route.deadline <= now {
             route.leaving = None;
+            route.deadline = route.deadline.min(now);
             route.share = SHARE_ALL;
         } else {
             self.classes[class].motion = Some(motion);

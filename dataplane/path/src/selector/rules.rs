@@ -250,16 +250,20 @@ impl Selector {
         if other.score.score < current.score.score + SCORE_MARGIN {
             return false;
         }
-        if let Scoring::Throughput { .. } = self.config.classes[class].scoring {
-            return true;
-        }
         let (now, then) = (&current.sample, &other.sample);
         let rtt = now.rtt_ms.zip(then.rtt_ms);
         let is_faster = rtt.is_some_and(|(now_ms, then_ms)| {
             now_ms - then_ms >= (RTT_GAIN * now_ms).max(RTT_GAIN_MS)
         });
         let lost_less = now.loss_pct.unwrap_or(0.0) - then.loss_pct.unwrap_or(0.0);
-        is_faster || lost_less >= LOSS_GAIN_PCT
+        let is_wider = match self.config.classes[class].scoring {
+            Scoring::Throughput { .. } => {
+                let free = now.free_bps.zip(then.free_bps);
+                free.is_some_and(|(now_bps, then_bps)| then_bps >= CAPACITY_GAIN * now_bps)
+            }
+            Scoring::Weighted { .. } | Scoring::Voice => false,
+        };
+        is_faster || lost_less >= LOSS_GAIN_PCT || is_wider
     }
 
     /// When a wish may come true.
@@ -362,6 +366,7 @@ const FOLLOW_SPACING: Duration = Duration::from_secs(10);
 const SETTLING: Duration = Duration::from_secs(5);
 /// How much better a score must be.
 pub(super) const SCORE_MARGIN: f64 = 10.0;
+const CAPACITY_GAIN: f64 = 1.2;
 const RTT_GAIN: f64 = 0.2;
 const RTT_GAIN_MS: f64 = 10.0;
 const LOSS_GAIN_PCT: f64 = 0.5;
