@@ -258,10 +258,14 @@ pub(crate) fn on_hello(
     let time = engine.clock(now).time;
     let arrival = arrival(&engine.snapshot, endpoint);
     with(engine, slot, |engine, paths| {
-        if paths.is_idle(time) && paths.is_deaf(time) {
-            return;
+        if time.since(paths.traffic_at) >= IDLE_AFTER {
+            // Who is awake by traffic alone is not kept awake by hellos, nor who just fell asleep.
+            let is_in_grace = time < paths.grace_until;
+            if !is_in_grace && (paths.is_awake || paths.is_deaf(time)) {
+                return;
+            }
+            paths.grace_until = time + GRACE;
         }
-        paths.grace_until = time + GRACE;
         paths.heard_at = Some(time);
         wake(engine, slot, paths, now);
         if let Some(path) = paths.prober.path_of(&arrival) {
@@ -364,14 +368,21 @@ pub(crate) fn handle_order(engine: &mut Engine, order: &PathOrder, now: Instant)
                     _ => paths.prober.measure_bandwidth(*path, time),
                 }
             }
-            PathOrder::Trace(_, is_traced) => trace_from_here(engine, slot, paths, *is_traced, time),
+            PathOrder::Trace(_, is_traced) => {
+                trace_from_here(engine, slot, paths, *is_traced, time)
+            }
         }
         drive_later(engine, slot, paths, now);
     });
 }
 
 /// The kernel refused to send to `endpoint`.
-pub(crate) fn send_refused(engine: &mut Engine, endpoint: &Endpoint, is_too_big: bool, now: Instant) {
+pub(crate) fn send_refused(
+    engine: &mut Engine,
+    endpoint: &Endpoint,
+    is_too_big: bool,
+    now: Instant,
+) {
     let time = engine.clock(now).time;
     let arrival = arrival(&engine.snapshot, endpoint);
     for slot in (0..engine.peers.slots()).map(Slot) {
@@ -400,7 +411,11 @@ pub(crate) fn reconfigure(engine: &mut Engine, slot: Slot, moved: bool, now: Ins
         }
         return;
     }
-    if engine.peers.get(slot).is_some_and(|it| it.tunnel.has_session()) {
+    if engine
+        .peers
+        .get(slot)
+        .is_some_and(|it| it.tunnel.has_session())
+    {
         begin(engine, slot, now);
     }
     let endpoint = engine.peers.get(slot).and_then(|peer| peer.endpoint);
@@ -415,7 +430,9 @@ pub(crate) fn reconfigure(engine: &mut Engine, slot: Slot, moved: bool, now: Ins
         let classes = selector_config(&engine.snapshot, &peer.spec);
         if classes != paths.selector_config {
             paths.selector_config = classes.clone();
-            trace(engine, slot, paths, || Line::Configured(time, classes.clone()));
+            trace(engine, slot, paths, || {
+                Line::Configured(time, classes.clone())
+            });
             paths.selector.configure(classes, time);
         }
         drive_later(engine, slot, paths, now);
@@ -449,7 +466,10 @@ fn set_uplink(engine: &mut Engine, uplink: u8, fault: Option<StateReason>, now: 
 
 fn obey(engine: &mut Engine, id: PeerId, paths: &mut PeerPaths, command: Command, time: Time) {
     match command {
-        Command::Pin(path, _) | Command::Drain(path) | Command::Undrain(path) | Command::Clear(path)
+        Command::Pin(path, _)
+        | Command::Drain(path)
+        | Command::Undrain(path)
+        | Command::Clear(path)
             if path.as_usize() >= PATHS_MAX =>
         {
             return;
@@ -465,7 +485,10 @@ fn obey(engine: &mut Engine, id: PeerId, paths: &mut PeerPaths, command: Command
 /// Lets the machines run where they may. They find out by themselves how long they did not.
 fn wake(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) {
     let time = engine.clock(now).time;
-    let can_seal = engine.peers.get(slot).is_some_and(|it| it.tunnel.can_seal(now));
+    let can_seal = engine
+        .peers
+        .get(slot)
+        .is_some_and(|it| it.tunnel.can_seal(now));
     let heard = paths.heard_at;
     if paths.is_awake || !can_seal {
         return;
@@ -520,7 +543,11 @@ fn count(engine: &Engine, slot: Slot, paths: &mut PeerPaths, path: PathIndex, ti
     let Some(peer) = engine.peers.get(slot) else {
         return;
     };
-    let Some((outlets, end)) = peer.outlets.as_ref().and_then(|it| Some((it, it.end(path)?))) else {
+    let Some((outlets, end)) = peer
+        .outlets
+        .as_ref()
+        .and_then(|it| Some((it, it.end(path)?)))
+    else {
         return;
     };
     let board = &peer.spec.board;
@@ -799,7 +826,11 @@ fn transmit(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant
         let len = transmit.len.clamp(HELLO_LEN, TRANSMIT_MAX);
         let plaintext = &mut engine.hello_room[..len];
         transmit.hello.write(plaintext);
-        let sealed = peer.tunnel.seal(plaintext, engine.udp_out.room(), now);
+        let room = engine.udp_out.room();
+        let sealed = match paths.prober.is_answered() {
+            true => peer.tunnel.seal(plaintext, room, now),
+            false => peer.tunnel.seal_unanswered(plaintext, room, now),
+        };
         if let Some(len) = sealed {
             engine.udp_out.commit_own_classed(len, &end, HELLO_TOS);
             engine.counters.hellos_sent += 1;

@@ -48,7 +48,10 @@ fn a_path_that_dies_in_one_direction_is_left_in_that_direction() {
             net.set_path(Uplink(A, active), Uplink(B, active), dead());
         });
         assert_gaps(&streams, at, [400, 50]);
-        assert!(switches(&mut net, B, DEFAULT) <= 2, "the first choice, and one more");
+        assert!(
+            switches(&mut net, B, DEFAULT) <= 2,
+            "the first choice, and one more"
+        );
     }
 }
 
@@ -106,6 +109,9 @@ fn copies_of_a_suspect_path_that_lives_are_dropped_and_counted() {
     streams.rest(&mut net, Duration::from_secs(1));
     assert!(streams.0.iter().all(|stream| stream.twice() == 0));
     let counters = net.site(B).counters();
-    assert!(counters.drops[DropReason::DataCopy as usize] > 0, "{counters:?}");
+    assert!(
+        counters.drops[DropReason::DataCopy as usize] > 0,
+        "{counters:?}"
+    );
     assert!(net.site(A).counters().copies_sent > 0);
 }

@@ -15,7 +15,11 @@ fn send(net: &mut Net, count: u32) -> [usize; 2] {
     }
     for number in 0..count {
         for (from, to) in [(A, B), (B, A)] {
-            net.send(from, 1, &Packet::udp(from, to, &payload(number, 60)).build());
+            net.send(
+                from,
+                1,
+                &Packet::udp(from, to, &payload(number, 60)).build(),
+            );
         }
         net.run_for(Duration::from_millis(5));
     }
@@ -37,7 +41,16 @@ fn a_lane_has_an_end_on_every_path_and_follows_lane_0() {
     net.run_for(Duration::from_millis(500));
     let before = handed(&net);
     assert_eq!(send(&mut net, 100), [100, 100]);
-    assert_eq!(handed(&net), before, "each lane knew its end on the other path");
-    let counted = board(&net, A, B).into_iter().find(|it| it.endpoint.uplink.0 == 1 - active);
-    assert!(counted.unwrap().tx_packets >= 100, "lanes' packets are counted on the path");
+    assert_eq!(
+        handed(&net),
+        before,
+        "each lane knew its end on the other path"
+    );
+    let counted = board(&net, A, B)
+        .into_iter()
+        .find(|it| it.endpoint.uplink.0 == 1 - active);
+    assert!(
+        counted.unwrap().tx_packets >= 100,
+        "lanes' packets are counted on the path"
+    );
 }
