@@ -126,6 +126,8 @@ pub struct Engine {
     /// Whether this worker can seal what its TUN queue brings.
     pub(crate) wants_tun: bool,
     pub(crate) policing: Policing,
+    /// Inner MTU of the narrowest path that any peer has, in bytes.
+    pub(crate) narrowest_mtu: usize,
     /// Packets of our own in the TUN batch.
     pub(crate) own_tun: u64,
     timer_cursor: usize,
@@ -170,6 +172,7 @@ impl Engine {
             control_out: VecDeque::new(),
             wants_tun: false,
             policing: Policing::new(now),
+            narrowest_mtu: usize::MAX,
             own_tun: 0,
             timer_cursor: 0,
             next_timer: now + TIMER_INTERVAL,

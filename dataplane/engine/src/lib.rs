@@ -17,6 +17,7 @@ pub mod counters;
 mod engine;
 pub mod flow_table;
 mod lanes;
+mod narrow;
 pub mod paths;
 mod peers;
 mod pipeline;

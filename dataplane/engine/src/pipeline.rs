@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
 use patronus_packet::{
-    Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse,
+    Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse, tos,
 };
 use patronus_tunnel::clock::Label;
 use patronus_tunnel::message::DATA_OVERHEAD;
@@ -28,6 +28,7 @@ use crate::counters::DropReason;
 use crate::engine::{Engine, Event, Handoff};
 use crate::flow_table::{FlowSlot, OpenedBy};
 use crate::lanes::{self, Role};
+use crate::narrow;
 use crate::peers::{OwnedPeer, Slot};
 use crate::policing::{self, Case, Look};
 use crate::refusal;
@@ -375,9 +376,16 @@ fn seal(
         engine.counters.drop(DropReason::NoEndpoint, packets);
         return;
     };
-    let padding = Padding {
-        mtu: engine.snapshot.mtu(),
+    // Of the path, as far as it is known; padding must not make a packet longer than it takes.
+    let mtu = engine.snapshot.mtu();
+    let padding = Padding { mtu };
+    let Some(packets) = narrow::fit(engine, frame, info, mtu, packets, now) else {
+        return;
     };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    let tos = tos::encapsulated(info.tos);
     let mut cutter = match Cutter::new(frame, info) {
         Ok(cutter) => cutter,
         Err(_) => {
@@ -399,9 +407,22 @@ fn seal(
     let mut sealed_bytes = 0;
     while let Some(segment) = cutter.next_segment(padding) {
         engine.stages.lap(Stage::Cut);
+        if segment.packet_len > mtu {
+            let packet = &segment.padded[..segment.packet_len];
+            sealed_bytes += narrow::seal_fragments(
+                &mut peer.tunnel,
+                &mut engine.udp_out,
+                &mut engine.counters,
+                packet,
+                padding,
+                (&endpoint, tos),
+                now,
+            );
+            continue;
+        }
         match peer.tunnel.seal(segment.padded, engine.udp_out.room(), now) {
             Some(len) => {
-                engine.udp_out.commit(len, &endpoint);
+                engine.udp_out.commit_classed(len, &endpoint, tos);
                 sealed_bytes += len as u64;
             }
             None => engine.counters.drop(DropReason::DataNoSession, 1),
@@ -413,6 +434,7 @@ fn seal(
 
 /// Whether all segments of a frame fit, sealed, with an initiation on top.
 fn has_room_to_seal(engine: &Engine, frame: &TunFrame, info: &PacketInfo, packets: u64) -> bool {
+    let packets = narrow::packets_max(engine, frame, info, packets);
     let packets = usize::try_from(packets).unwrap_or(usize::MAX);
     let per_segment = usize::from(info.payload_offset) + PADDING_MULTIPLE + DATA_OVERHEAD;
     let bytes = frame.buf.len() + packets.saturating_mul(per_segment) + CONTROL_ROOM;
@@ -434,7 +456,7 @@ fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
             Ok(Message::Initiation) => initiation(engine, datagram, &frame.endpoint, now),
             Ok(Message::Data { receiver, counter }) => {
                 if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint) {
-                    data(engine, slot, datagram, counter, &frame.endpoint, now);
+                    data(engine, slot, datagram, counter, frame, now);
                 }
             }
             Ok(Message::Response { receiver }) => {
@@ -597,7 +619,7 @@ fn data(
     slot: Slot,
     datagram: &[u8],
     counter: u64,
-    endpoint: &Endpoint,
+    frame: &UdpFrame,
     now: Instant,
 ) {
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -618,7 +640,7 @@ fn data(
             engine.counters.drop(reason_of(refused), 1);
             return;
         }
-        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, now),
+        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, frame.tos, now),
         Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => {
             engine.counters.consumed += 1
         }
@@ -627,7 +649,7 @@ fn data(
         return;
     };
     lanes::heard(&mut peer.role);
-    let moved = roam(peer, endpoint);
+    let moved = roam(peer, &frame.endpoint);
     let flush = !had_session && peer.tunnel.has_session();
     engine.peers.count(slot, datagram.len() as u64, 0);
     note_handshake(engine, slot, now);
@@ -657,9 +679,9 @@ fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
 
 /// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id` through the tunnel in
 /// `slot`.
-fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant) {
+fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, tos: u8, now: Instant) {
     let packet = &engine.tun_out.room()[..len];
-    let info = match parse(packet) {
+    let mut info = match parse(packet) {
         Ok(info) => info,
         Err(_) => {
             engine.counters.drop(DropReason::InnerMalformed, 1);
@@ -668,7 +690,8 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant
     };
     let look = Look::at(packet, &info, engine.snapshot.policy());
     engine.stages.lap(Stage::Parse);
-    match flow_inbound(engine, &info, &look, id, len, now) {
+    let passed = flow_inbound(engine, &info, &look, id, len, now);
+    match passed.and_then(|()| narrow::leave_tunnel(engine, len, &mut info, tos)) {
         Ok(()) => {
             engine.stages.lap(Stage::Flow);
             // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
