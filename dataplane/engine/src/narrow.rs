@@ -40,17 +40,25 @@ pub(crate) fn packets_max(
     packets.saturating_add(divided)
 }
 
-/// Makes a frame fit a path with that inner MTU: answers how many packets it becomes. `None`: it cannot be, it has been
-/// dropped, and its sender was told.
+/// Makes a frame fit a path, whose inner MTU is given where it is smaller than the tunnel's: answers how many packets
+/// it becomes. `None`: it cannot be, it has been dropped, and its sender was told.
 pub(crate) fn fit(
     engine: &mut Engine,
     frame: &mut TunFrame,
     info: &PacketInfo,
-    mtu: usize,
+    narrow_mtu: Option<usize>,
     packets: u64,
     now: Instant,
 ) -> Option<u64> {
-    clamp_out(engine, frame, info, mtu);
+    clamp_out(
+        engine,
+        frame,
+        info,
+        narrow_mtu.unwrap_or(engine.snapshot.mtu()),
+    );
+    let Some(mtu) = narrow_mtu else {
+        return Some(packets);
+    };
     match narrow::fit(frame, info, mtu) {
         Fit::Whole => Some(packets),
         Fit::Resegmented(segments) => {

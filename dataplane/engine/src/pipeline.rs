@@ -376,10 +376,11 @@ fn seal(
         engine.counters.drop(DropReason::NoEndpoint, packets);
         return;
     };
-    // Of the path, as far as it is known; padding must not make a packet longer than it takes.
-    let mtu = engine.snapshot.mtu();
-    let padding = Padding { mtu };
-    let Some(packets) = narrow::fit(engine, frame, info, mtu, packets, now) else {
+    let narrow_mtu: Option<usize> = None;
+    let padding = Padding {
+        mtu: narrow_mtu.unwrap_or(engine.snapshot.mtu()),
+    };
+    let Some(packets) = narrow::fit(engine, frame, info, narrow_mtu, packets, now) else {
         return;
     };
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -407,7 +408,7 @@ fn seal(
     let mut sealed_bytes = 0;
     while let Some(segment) = cutter.next_segment(padding) {
         engine.stages.lap(Stage::Cut);
-        if segment.packet_len > mtu {
+        if narrow_mtu.is_some_and(|mtu| segment.packet_len > mtu) {
             let packet = &segment.padded[..segment.packet_len];
             sealed_bytes += narrow::seal_fragments(
                 &mut peer.tunnel,

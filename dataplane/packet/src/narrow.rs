@@ -4,7 +4,7 @@
 use crate::checksum;
 use crate::cut::{TCP_CHECKSUM, TCP_FLAGS, TCP_SEGMENTS_MAX};
 use crate::frame::TunFrame;
-use crate::parse::{Fragment, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpVersion, PacketInfo, TCP};
+use crate::parse::{Fragment, IPV4_HEADER_LEN, IPV6_HEADER_LEN, IpVersion, PacketInfo, TCP, UDP};
 use crate::vnet::GsoKind;
 
 /// How a packet or superpacket fits a path.
@@ -19,25 +19,25 @@ pub enum Fit {
 }
 
 /// Whether every packet that `frame` becomes is `mtu` bytes long at most. TCP that is longer is cut smaller, as any
-/// segmentation offload on its way might do; then `frame` says so.
+/// segmentation offload on its way might do; then `frame` says so. A frame that contradicts itself counts as whole: the
+/// cutter refuses it.
 pub fn fit(frame: &mut TunFrame, info: &PacketInfo, mtu: usize) -> Fit {
     let header_len = usize::from(info.payload_offset);
     let total_len = usize::from(info.total_len);
     let kind = frame.vnet.gso_kind();
     let longest = match (kind, usize::from(frame.vnet.gso_size)) {
-        (None | Some(GsoKind::None), _) | (_, 0) => total_len,
+        (Some(GsoKind::None), _) => total_len,
+        (None, _) | (_, 0) => 0,
         (Some(GsoKind::TcpV4 | GsoKind::TcpV6 | GsoKind::UdpL4), size) => {
             total_len.min(header_len + size)
         }
     };
-    if longest <= mtu {
+    if longest <= mtu || !is_consistent(frame, info) {
         return Fit::Whole;
     }
     let room = mtu.saturating_sub(header_len);
     let segments = info.payload_len().div_ceil(room.max(1));
-    let is_tcp = info.protocol() == TCP
-        && info.fragment == Fragment::None
-        && !matches!(kind, None | Some(GsoKind::UdpL4));
+    let is_tcp = info.protocol() == TCP && info.fragment == Fragment::None;
     if !is_tcp || room == 0 || segments > TCP_SEGMENTS_MAX || !is_stream(frame.buf.data(), info) {
         return Fit::TooBig;
     }
@@ -47,11 +47,22 @@ pub fn fit(frame: &mut TunFrame, info: &PacketInfo, mtu: usize) -> Fit {
     };
     frame.vnet.gso_type = kind.to_wire();
     frame.vnet.gso_size = room as u16;
-    if frame.vnet.needs_csum() {
-        frame.vnet.csum_start = info.transport_offset;
-        frame.vnet.csum_offset = TCP_CHECKSUM as u16;
-    }
     Fit::Resegmented(segments)
+}
+
+/// Whether the vnet header speaks of the packet that is there.
+fn is_consistent(frame: &TunFrame, info: &PacketInfo) -> bool {
+    let vnet = frame.vnet;
+    let fits = match vnet.gso_kind() {
+        None => false,
+        Some(GsoKind::None) => true,
+        Some(GsoKind::TcpV4) => info.version == IpVersion::V4 && info.protocol() == TCP,
+        Some(GsoKind::TcpV6) => info.version == IpVersion::V6 && info.protocol() == TCP,
+        Some(GsoKind::UdpL4) => info.protocol() == UDP,
+    };
+    let is_sum_in_place = vnet.csum_start == info.transport_offset
+        && (info.protocol() != TCP || usize::from(vnet.csum_offset) == TCP_CHECKSUM);
+    fits && (is_sum_in_place || !vnet.needs_csum())
 }
 
 /// Whether a TCP segment is nothing but a piece of the stream: one that opens or resets the connection, or points at
