@@ -84,6 +84,10 @@ drop_reasons! {
     ControlMalformed => "control_malformed",
     /// Authenticated, but the inner source belongs to another peer or to nobody.
     InnerSource => "inner_source",
+    /// From the TUN: longer than its path takes, and its sender forbids to divide it; the sender is told.
+    PathMtu => "path_mtu",
+    /// From a peer: a router on the way marked congestion, and the inner sender does not understand marks (RFC 6040).
+    CongestionUnmarkable => "congestion_unmarkable",
     /// From the TUN: policy denies the connection.
     PolicyDeniedOut => "policy_denied_out",
     /// From a peer: policy denies the connection.
@@ -189,6 +193,8 @@ counters! {
     copies_sent,
     /// Messages of our own that the kernel refused. Not part of the balance.
     own_failed,
+    /// Packets that came in addition when others were divided for a narrow path.
+    divided,
     /// Packets that wait for a handshake: a gauge.
     staged,
     /// Packets given to the worker that owns their peer.
@@ -207,6 +213,12 @@ counters! {
     refusals,
     /// Denied packets whose sender was not told, because too many were just before.
     refusals_held_back,
+    /// ICMP errors that tell a sender the MTU of a path. Not part of the balance.
+    too_big_told,
+    /// TCP handshakes whose announced segment size was lowered.
+    mss_clamped,
+    /// Packets that were marked inside because a router had marked them outside.
+    congestion_marked,
     /// Denied connections, and such that policies in audit mode would deny, that no event told of.
     denials_untold,
 }
@@ -244,7 +256,7 @@ impl Counters {
     /// Holds for a worker whenever its batches are drained, and for the sum of all workers when no packet is on
     /// its way between two of them.
     pub fn is_balanced(&self) -> bool {
-        self.rx() + self.handed_in
+        self.rx() + self.handed_in + self.divided
             == self.tx() + self.consumed + self.dropped() + self.staged + self.handed_out
     }
 }

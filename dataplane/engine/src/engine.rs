@@ -130,6 +130,8 @@ pub struct Engine {
     /// Whether this worker can seal what its TUN queue brings.
     pub(crate) wants_tun: bool,
     pub(crate) policing: Policing,
+    /// Inner MTU of the narrowest path that any peer ever had, in bytes: what room is kept for.
+    pub(crate) narrowest_mtu: usize,
     /// Packets of our own in the TUN batch.
     pub(crate) own_tun: u64,
     /// When peers' paths want attention.
@@ -182,6 +184,7 @@ impl Engine {
             control_out: VecDeque::new(),
             wants_tun: false,
             policing: Policing::new(now),
+            narrowest_mtu: usize::MAX,
             own_tun: 0,
             deadlines: Deadlines::default(),
             uplink_faults: [None; UplinkId::COUNT_MAX],

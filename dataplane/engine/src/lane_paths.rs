@@ -49,6 +49,8 @@ pub(crate) fn follow(engine: &mut Engine, slot: Slot) {
     let epoch = peer.spec.board.epoch();
     if outlets.epoch != epoch {
         take_over(peer.spec.board.as_ref(), lane, outlets, epoch);
+        let narrowest = outlets.ways.narrowest_mtu().unwrap_or(usize::MAX);
+        engine.narrowest_mtu = engine.narrowest_mtu.min(narrowest);
     }
 }
 

@@ -19,6 +19,7 @@ pub mod flow_table;
 mod handing;
 mod lane_paths;
 mod lanes;
+mod narrow;
 mod path_board;
 mod path_machine;
 mod path_setup;

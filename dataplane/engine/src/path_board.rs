@@ -23,7 +23,8 @@ const FLAG_ANSWERED: u64 = 1;
 const FLAG_AWAKE: u64 = 2;
 const FLAG_SEVERAL: u64 = 4;
 /// One word of its own, one of usable paths, three per class.
-const ROUTE_WORDS: usize = 2 + 3 * CLASSES_MAX;
+const ROUTE_WORDS: usize = NARROW_AT + PATHS_MAX / 4;
+const NARROW_AT: usize = 2 + 3 * CLASSES_MAX;
 const METRIC_WORDS: usize = 25;
 const METRICS_AT: usize = ENDPOINT_WORDS + 2;
 const STANDING_AT: usize = METRICS_AT + METRIC_WORDS;
@@ -65,6 +66,8 @@ pub(crate) struct Ways {
     pub routes: [Route; CLASSES_MAX],
     /// Paths that carry packets at the moment, by bit.
     pub usable: u16,
+    /// Inner MTUs of paths that are narrower than the tunnel, in bytes; zero for the others.
+    pub narrow_mtus: [u16; PATHS_MAX],
 }
 
 /// What stands about one path beside its counters.
@@ -307,6 +310,9 @@ impl CounterRow {
 fn encode_ways(ways: &Ways) -> [u64; ROUTE_WORDS] {
     let mut words = [0; ROUTE_WORDS];
     words[1] = u64::from(ways.usable);
+    for (at, mtu) in ways.narrow_mtus.into_iter().enumerate() {
+        words[NARROW_AT + at / 4] |= u64::from(mtu) << (at % 4 * 16);
+    }
     for (route, words) in ways.routes.iter().zip(words[2..].chunks_exact_mut(3)) {
         // Plus one, so that zero is none.
         let number = |path: Option<PathIndex>| {
@@ -325,6 +331,7 @@ fn encode_ways(ways: &Ways) -> [u64; ROUTE_WORDS] {
 fn decode_ways(words: &[u64; ROUTE_WORDS]) -> Ways {
     let mut ways = Ways {
         usable: words[1] as u16,
+        narrow_mtus: std::array::from_fn(|at| (words[NARROW_AT + at / 4] >> (at % 4 * 16)) as u16),
         ..Ways::default()
     };
     for (route, words) in ways.routes.iter_mut().zip(words[2..].chunks_exact(3)) {
@@ -540,6 +547,8 @@ mod tests {
             usable: 0x8001,
             ..Ways::default()
         };
+        ways.narrow_mtus[9] = 1280;
+        ways.narrow_mtus[15] = u16::MAX;
         ways.routes[7] = Route {
             path: Some(PathIndex(0)),
             leaving: Some(PathIndex(15)),

@@ -28,7 +28,7 @@ use crate::engine::{Engine, Event};
 use crate::lanes::Role;
 use crate::path_board::{PathBoard, Standing, Ways};
 use crate::path_setup::{
-    arrival, endpoint_from, is_on, outer_bytes, prober_config, selector_config,
+    arrival, endpoint_from, inner_mtu, is_on, outer_bytes, prober_config, selector_config,
 };
 use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{OwnedPeer, Slot};
@@ -666,9 +666,16 @@ fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
         let carries = matches!(state, Some(PathState::Up | PathState::Suspect));
         usable |= u16::from(carries) << path.0;
     }
+    let tunnel_mtu = engine.snapshot.mtu();
+    let narrow_mtu = |at: usize| {
+        let outer = paths.prober.mtu(PathIndex(at as u8))?;
+        let inner = inner_mtu(outer, ends[at].as_ref()?);
+        (usize::from(inner) < tunnel_mtu).then_some(inner)
+    };
     let ways = Ways {
         routes: *paths.selector.routes(),
         usable,
+        narrow_mtus: std::array::from_fn(|at| narrow_mtu(at).unwrap_or(0)),
     };
     set_roles(paths, &ways, time);
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -683,6 +690,8 @@ fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
         return;
     }
     let old = outlets.ends;
+    let narrowest = ways.narrowest_mtu().unwrap_or(usize::MAX);
+    engine.narrowest_mtu = engine.narrowest_mtu.min(narrowest);
     outlets.ways = ways;
     outlets.has_several = has_several;
     if moved {

@@ -9,10 +9,12 @@ use patronus_path::{
     Arrival, Cadence, PathCounters, PathSpec, ProberConfig, SelectorConfig, StateReason,
 };
 
+use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::peer::RETRY_AFTER;
 
 use crate::lane_paths;
 use crate::lanes::Role;
+use crate::narrow::INNER_MTU_MIN;
 use crate::peers::OwnedPeer;
 use crate::snapshot::{PeerSpec, Snapshot};
 
@@ -38,6 +40,16 @@ pub(crate) fn outer_bytes(counters: PathCounters, end: &Endpoint) -> PathCounter
         rx_bytes: counters.rx_bytes + counters.rx_packets * headers,
         ..counters
     }
+}
+
+/// Largest inner packet of a path whose outer packets take `outer` bytes.
+pub(crate) fn inner_mtu(outer: u16, end: &Endpoint) -> u16 {
+    let headers = match end.remote.is_ipv4() {
+        true => HEADERS_V4,
+        false => HEADERS_V6,
+    };
+    let room = outer.saturating_sub(headers as u16 + DATA_OVERHEAD as u16);
+    room.max(INNER_MTU_MIN as u16)
 }
 
 /// How a datagram came, in the prober's terms. What came over an uplink that is none of the configured ones came as the

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
-use patronus_packet::{Cutter, Endpoint, FlowKey, PacketInfo, Padding, TunFrame, UdpFrame, parse};
+use patronus_packet::{
+    Cutter, Endpoint, FlowKey, PacketInfo, Padding, TunFrame, UdpFrame, parse, tos,
+};
 use patronus_tunnel::clock::Label;
 use patronus_tunnel::message::{DATA_OVERHEAD, INITIATION_LEN};
 use patronus_tunnel::peer::CONTROL_ROOM;
@@ -27,6 +29,7 @@ use crate::engine::{Engine, Event, Handoff};
 use crate::flow_table::{FlowSlot, OpenedBy, Steer};
 use crate::handing::{copy_of, foreign_owner, hand_out, tun_packets, udp_packets};
 use crate::lanes::{self, Role};
+use crate::narrow;
 use crate::path_machine;
 use crate::path_setup;
 use crate::peers::{OwnedPeer, Slot};
@@ -413,8 +416,15 @@ fn seal(
         return;
     };
     let padding = Padding {
-        mtu: engine.snapshot.mtu(),
+        mtu: way.narrow_mtu.unwrap_or(engine.snapshot.mtu()),
     };
+    let Some(packets) = narrow::fit(engine, frame, info, way.narrow_mtu, packets, now) else {
+        return;
+    };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    let tos = tos::encapsulated(info.tos);
     let mut cutter = match Cutter::new(frame, info) {
         Ok(cutter) => cutter,
         Err(_) => {
@@ -437,9 +447,24 @@ fn seal(
     let (mut sealed, mut sealed_bytes) = (0, 0);
     while let Some(segment) = cutter.next_segment(padding) {
         engine.stages.lap(Stage::Cut);
+        if way.narrow_mtu.is_some_and(|mtu| segment.packet_len > mtu) {
+            let packet = &segment.padded[..segment.packet_len];
+            let (fragments, bytes) = narrow::seal_fragments(
+                &mut peer.tunnel,
+                &mut engine.udp_out,
+                &mut engine.counters,
+                packet,
+                padding,
+                (&way.endpoint, tos),
+                now,
+            );
+            sealed += fragments;
+            sealed_bytes += bytes;
+            continue;
+        }
         match peer.tunnel.seal(segment.padded, engine.udp_out.room(), now) {
             Some(len) => {
-                engine.udp_out.commit(len, &way.endpoint);
+                engine.udp_out.commit_classed(len, &way.endpoint, tos);
                 sealed += 1;
                 sealed_bytes += len as u64;
             }
@@ -464,6 +489,7 @@ fn seal(
 
 /// Whether all segments of a frame fit, sealed, with an initiation on top.
 fn has_room_to_seal(engine: &Engine, frame: &TunFrame, info: &PacketInfo, packets: u64) -> bool {
+    let packets = narrow::packets_max(engine, frame, info, packets);
     let packets = usize::try_from(packets).unwrap_or(usize::MAX);
     let per_segment = usize::from(info.payload_offset) + PADDING_MULTIPLE + DATA_OVERHEAD;
     let bytes = frame.buf.len() + packets.saturating_mul(per_segment) + CONTROL_ROOM;
@@ -485,7 +511,7 @@ fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
             Ok(Message::Initiation) => initiation(engine, datagram, &frame.endpoint, now),
             Ok(Message::Data { receiver, counter }) => {
                 if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint) {
-                    data(engine, slot, datagram, counter, &frame.endpoint, now);
+                    data(engine, slot, datagram, counter, frame, now);
                 }
             }
             Ok(Message::Response { receiver }) => {
@@ -648,7 +674,7 @@ fn data(
     slot: Slot,
     datagram: &[u8],
     counter: u64,
-    endpoint: &Endpoint,
+    frame: &UdpFrame,
     now: Instant,
 ) {
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -662,10 +688,16 @@ fn data(
         .open(datagram, counter, engine.tun_out.room(), now);
     engine.stages.lap(Stage::Open);
     match opened {
-        Err(Refused::InnerMalformed) => {
-            lanes::no_packet(engine, slot, endpoint, datagram.len() - DATA_OVERHEAD, now)
-        }
-        Err(Refused::Replayed) if steering::is_on_known_path(peer, &engine.snapshot, endpoint) => {
+        Err(Refused::InnerMalformed) => lanes::no_packet(
+            engine,
+            slot,
+            &frame.endpoint,
+            datagram.len() - DATA_OVERHEAD,
+            now,
+        ),
+        Err(Refused::Replayed)
+            if steering::is_on_known_path(peer, &engine.snapshot, &frame.endpoint) =>
+        {
             engine.counters.drop(DropReason::DataCopy, 1);
             return;
         }
@@ -673,7 +705,7 @@ fn data(
             engine.counters.drop(reason_of(refused), 1);
             return;
         }
-        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, now),
+        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, frame.tos, now),
         Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => {
             engine.counters.consumed += 1
         }
@@ -683,7 +715,7 @@ fn data(
     };
     lanes::heard(&mut peer.role);
     let received = matches!(opened, Ok(Opened::Packet(_))).then_some(datagram.len());
-    let moved = arrived(peer, &engine.snapshot, endpoint, received);
+    let moved = arrived(peer, &engine.snapshot, &frame.endpoint, received);
     let flush = !had_session && peer.tunnel.has_session();
     engine.peers.count(slot, datagram.len() as u64, 0);
     note_handshake(engine, slot, now);
@@ -716,9 +748,9 @@ fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
 
 /// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id` through the tunnel in
 /// `slot`.
-fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant) {
+fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, tos: u8, now: Instant) {
     let packet = &engine.tun_out.room()[..len];
-    let info = match parse(packet) {
+    let mut info = match parse(packet) {
         Ok(info) => info,
         Err(_) => {
             engine.counters.drop(DropReason::InnerMalformed, 1);
@@ -727,7 +759,8 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant
     };
     let look = Look::at(packet, &info, engine.snapshot.policy());
     engine.stages.lap(Stage::Parse);
-    match flow_inbound(engine, &info, &look, id, len, now) {
+    let passed = flow_inbound(engine, &info, &look, id, len, now);
+    match passed.and_then(|()| narrow::leave_tunnel(engine, slot, len, &mut info, tos)) {
         Ok(()) => {
             engine.stages.lap(Stage::Flow);
             // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.

@@ -70,6 +70,8 @@ pub(crate) struct Way {
     pub path: Option<PathIndex>,
     /// The end of a second path that carries copies.
     pub copy: Option<Endpoint>,
+    /// Inner MTU in bytes, where it is smaller than the tunnel's; of the narrower path where copies are sent.
+    pub narrow_mtu: Option<usize>,
 }
 
 impl Outlets {
@@ -165,6 +167,27 @@ impl Ways {
     #[inline]
     pub(crate) fn is_usable(&self, path: PathIndex) -> bool {
         self.usable >> (path.0 & 15) & 1 != 0
+    }
+
+    /// The inner MTU of a path, in bytes, where it is smaller than the tunnel's.
+    #[inline]
+    pub(crate) fn narrow_mtu(&self, path: PathIndex) -> Option<usize> {
+        let mtu = self.narrow_mtus[path.as_usize() % PATHS_MAX];
+        (mtu != 0).then_some(usize::from(mtu))
+    }
+
+    /// The least inner MTU of the paths that carry packets, where one is smaller than the tunnel's.
+    pub(crate) fn narrowest_mtu(&self) -> Option<usize> {
+        let usable = (0..PATHS_MAX).map(|at| PathIndex(at as u8));
+        let usable = usable.filter(|path| self.is_usable(*path));
+        usable.filter_map(|path| self.narrow_mtu(path)).min()
+    }
+
+    /// The least of [`narrow_mtu`](Self::narrow_mtu).
+    #[inline]
+    fn narrow_mtu_of(&self, paths: [Option<PathIndex>; 2]) -> Option<usize> {
+        let known = paths.into_iter().flatten();
+        known.filter_map(|path| self.narrow_mtu(path)).min()
     }
 
     /// The path of a flow's next packet. A flow on the path that its class is leaving stays there until its turn has
@@ -326,6 +349,7 @@ pub(crate) fn way_of(peer: &OwnedPeer, steer: Steer) -> Option<Way> {
             endpoint: peer.endpoint?,
             path: None,
             copy: None,
+            narrow_mtu: None,
         });
     };
     if !outlets.has_several {
@@ -333,6 +357,7 @@ pub(crate) fn way_of(peer: &OwnedPeer, steer: Steer) -> Option<Way> {
             endpoint: peer.endpoint?,
             path: outlets.sole,
             copy: None,
+            narrow_mtu: outlets.sole.and_then(|path| outlets.ways.narrow_mtu(path)),
         });
     }
     let route = outlets.ways.route(steer.class());
@@ -341,6 +366,7 @@ pub(crate) fn way_of(peer: &OwnedPeer, steer: Steer) -> Option<Way> {
             endpoint: peer.endpoint?,
             path: None,
             copy: None,
+            narrow_mtu: None,
         });
     }
     let path = steer.path();
@@ -349,5 +375,6 @@ pub(crate) fn way_of(peer: &OwnedPeer, steer: Steer) -> Option<Way> {
         endpoint: *outlets.end(path)?,
         path: Some(path),
         copy: copy.and_then(|copy| outlets.end(copy).copied()),
+        narrow_mtu: outlets.ways.narrow_mtu_of([Some(path), copy]),
     })
 }

@@ -187,7 +187,10 @@ fn run(net: &mut Net, streams: &mut Streams, reference: &Reference, time: Durati
         }
         if let (Some(before), Some(after)) = (drained, drained_data(net, reference)) {
             let said = summaries(net, A);
-            assert_eq!(after, before, "a drained path carries data at {now:?}: {said:#?}");
+            assert_eq!(
+                after, before,
+                "a drained path carries data at {now:?}: {said:#?}"
+            );
         }
     }
 }
