@@ -4,6 +4,7 @@ mod choice;
 mod faults;
 mod idle;
 mod lanes;
+mod narrow;
 mod random;
 mod restart;
 
