@@ -10,15 +10,24 @@ use serde_json::Value;
 const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-aead", &[]),
     ("patronus-packet", &[]),
+    ("patronus-path", &[]),
     ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
     (
         "patronus-engine",
-        &["patronus-packet", "patronus-policy", "patronus-tunnel"],
+        &[
+            "patronus-packet",
+            "patronus-path",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     ("patronus-io", &["patronus-packet"]),
     ("patronus-api", &[]),
-    ("patronus-config", &["patronus-packet", "patronus-tunnel"]),
+    (
+        "patronus-config",
+        &["patronus-packet", "patronus-path", "patronus-tunnel"],
+    ),
     (
         "patronus-gateway",
         &[
@@ -28,6 +37,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-engine",
             "patronus-io",
             "patronus-packet",
+            "patronus-path",
             "patronus-policy",
             "patronus-tunnel",
         ],
