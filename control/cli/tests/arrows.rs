@@ -15,7 +15,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
     (
         "patronus-engine",
-        &["patronus-packet", "patronus-policy", "patronus-tunnel"],
+        &[
+            "patronus-impair",
+            "patronus-packet",
+            "patronus-path",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     ("patronus-io", &["patronus-packet"]),
     ("patronus-api", &[]),
