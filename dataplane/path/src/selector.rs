@@ -394,7 +394,7 @@ impl Selector {
 
     fn see_probe(&mut self, path: PathIndex, direction: Direction, is_lost: bool) -> bool {
         let now = self.now;
-        let shared = self.shared_loss(path);
+        let shared = self.shared_loss(path, direction);
         self.watch(path, 0.0, |entry, classes| {
             entry.history.add_probe(direction, is_lost, now);
             let history = entry.history;
@@ -407,7 +407,7 @@ impl Selector {
 
     fn see_data(&mut self, path: PathIndex, direction: Direction, sent: u32, lost: u32) -> bool {
         let now = self.now;
-        let shared = self.shared_loss(path);
+        let shared = self.shared_loss(path, direction);
         self.watch(path, 0.0, |entry, classes| {
             let at = &mut entry.data_at[history::place(direction)];
             let span = now.since(*at);
@@ -543,15 +543,15 @@ impl Selector {
         self.paths.get_mut(path.as_usize())?.as_deref_mut()
     }
 
-    /// What the best other path loses, as a share; 0 where there is none.
-    fn shared_loss(&self, path: PathIndex) -> f64 {
+    /// What the best other path loses in that direction, as a share; 0 where there is none.
+    fn shared_loss(&self, path: PathIndex, direction: Direction) -> f64 {
         let others = self.paths.iter().enumerate();
         let others = others.filter(|(number, _)| *number != path.as_usize());
         let usable = others.filter_map(|(_, entry)| entry.as_ref());
         let usable = usable.filter(|entry| {
             entry.state == PathState::Up && !entry.is_draining() && !entry.damping.is_suppressed()
         });
-        let losses = usable.map(|entry| entry.history.shared(self.now));
+        let losses = usable.map(|entry| entry.history.shared(direction, self.now));
         losses.reduce(f64::min).unwrap_or(0.0)
     }
 

@@ -44,9 +44,8 @@ impl Pair {
             }
             let used =
                 [0, 1].map(|site| [0, 1, 2, 3].map(|class| self.sites[site].path(ClassId(class))));
-            for site in 0..2 {
-                for class in 0..4 {
-                    let path = used[site][class];
+            for (site, paths) in used.into_iter().enumerate() {
+                for (class, path) in paths.into_iter().enumerate() {
                     if path == self.told[site][class] {
                         continue;
                     }
@@ -74,7 +73,7 @@ fn a_site_that_follows_ends_where_the_leader_is_and_moves_no_more_often() {
         for _ in 0..12 {
             let link = (chance.next() % 2) as usize;
             let loss = [0.0, 0.2, 0.3][(chance.next() % 3) as usize];
-            let both = chance.next() % 2 == 0;
+            let both = chance.share() < 0.5;
             pair.set_loss(link, if both { [loss, loss] } else { [0.0, loss] });
             pair.run(5.0 + 40.0 * chance.share());
         }
