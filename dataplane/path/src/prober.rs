@@ -52,7 +52,7 @@ pub struct PathSpec {
 /// The paths to one peer as configured.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProberConfig {
-    /// The configured paths, at most [`PATHS_MAX`](crate::PATHS_MAX).
+    /// The configured paths, at most [`PATHS_MAX`].
     pub paths: Vec<PathSpec>,
     /// By number: the uplinks, for paths that the peer opens.
     pub uplinks: Vec<UplinkProfile>,
@@ -305,9 +305,13 @@ impl Prober {
         }
     }
 
-    /// A handshake with the peer completed: a peer that has not answered yet is asked at once.
+    /// A handshake with the peer completed: on paths that are silent it is asked at once.
     pub fn session_began(&mut self, now: Time) {
         if self.shared.is_answered {
+            let paths = self.paths.iter_mut().flatten();
+            for path in paths.filter(|path| !path.liveness().hears()) {
+                path.hurry(now);
+            }
             return;
         }
         let is_silent = self.sessions_unanswered >= SILENT_SESSIONS;
