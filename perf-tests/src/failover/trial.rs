@@ -31,6 +31,8 @@ pub struct Trial {
     pub size_noticed_ns: Option<u64>,
     /// Changes of path at both gateways between the trial before and this one: with nothing wrong.
     pub switches_between: u32,
+    /// What both gateways said from the packets' begin to the fault's end, with milliseconds since the fault.
+    pub timeline: Vec<String>,
     /// The path before, as uplinks of site 1 and site 2.
     pub pair_before: String,
     /// The path of site 1's packets at the fault's end; `None` where it had none.
@@ -165,7 +167,13 @@ impl Stage<'_> {
             resumed.max().unwrap_or(mend_ns).saturating_sub(ready_ns)
         });
         self.trials += 1;
+        let timeline = (0..2).flat_map(|site| {
+            let all = early[site].iter().chain(&events[site]);
+            let line = |event| line_of(self.watches[site].label(), event, fault_ns);
+            all.map(line).collect::<Vec<_>>()
+        });
         Ok(Trial {
+            timeline: timeline.collect(),
             ways,
             bulk_stall_ns,
             after_ready_ns,
@@ -301,6 +309,13 @@ impl Way {
             self.first_switch_ns.get_or_insert(after);
         }
     }
+}
+
+fn line_of(gateway: &str, event: &EventView, fault_ns: u64) -> String {
+    let after_ms = i128::from(event.unix_ms) - i128::from(fault_ns / 1_000_000);
+    let decision = event.decision.as_ref();
+    let cause = decision.map_or("", |decision| decision.cause.as_str());
+    format!("{after_ms:>6} ms {gateway}: {} {cause}", event.text)
 }
 
 /// Whether a switch leaves a path that is bad.
