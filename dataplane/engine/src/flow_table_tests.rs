@@ -231,8 +231,15 @@ fn class_path_and_clock_live_where_a_denied_flow_has_its_rule() {
         table.touch(slot, 1, 100, 1);
         let hit = table.verdict(slot, Generation(5)).expect("it is fresh");
         assert_eq!(hit.steer, sent);
-        assert_eq!((sent.class(), sent.path()), (ClassId(class), PathIndex(path ^ 1)));
-        assert_eq!(sent.silent_ms(8191 + 8192 * 3 + 7), 7, "round the end of the clock");
+        assert_eq!(
+            (sent.class(), sent.path()),
+            (ClassId(class), PathIndex(path ^ 1))
+        );
+        assert_eq!(
+            sent.silent_ms(8191 + 8192 * 3 + 7),
+            7,
+            "round the end of the clock"
+        );
         assert_eq!(sent.in_class(ClassId(3)).class(), ClassId(3));
         assert!(hit.passes(OpenedBy::Local, true));
     }

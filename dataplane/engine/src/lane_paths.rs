@@ -70,12 +70,7 @@ pub(crate) fn configure(engine: &mut Engine, slot: Slot) {
 }
 
 /// Reads the board. What cannot be read whole is read with the next packet.
-fn take_over(
-    board: &crate::PathBoard,
-    lane: &mut Lane,
-    outlets: &mut Outlets,
-    epoch: u64,
-) {
+fn take_over(board: &crate::PathBoard, lane: &mut Lane, outlets: &mut Outlets, epoch: u64) {
     let Some(ways) = board.ways() else {
         return;
     };
@@ -150,7 +145,11 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         {
             break;
         }
-        let peer_number = peer.spec.board.standing(path).map_or(0, |it| it.peer_number);
+        let peer_number = peer
+            .spec
+            .board
+            .standing(path)
+            .map_or(0, |it| it.peer_number);
         let hello = Hello {
             kind: Kind::Lane,
             multiplier: 1,

@@ -109,12 +109,7 @@ pub(crate) fn apply(engine: &mut Engine, spec: &Arc<PeerSpec>, lane: &LaneSpec, 
 /// Whether this worker's lane to the peer carries packets of that path at the moment. Asks for a handshake where it has
 /// no session.
 #[inline]
-pub(crate) fn carries(
-    engine: &mut Engine,
-    slot: Option<Slot>,
-    steer: Steer,
-    now: Instant,
-) -> bool {
+pub(crate) fn carries(engine: &mut Engine, slot: Option<Slot>, steer: Steer, now: Instant) -> bool {
     let Some(slot) = slot else {
         return false;
     };

@@ -309,8 +309,9 @@ fn encode_ways(ways: &Ways) -> [u64; ROUTE_WORDS] {
     words[1] = u64::from(ways.usable);
     for (route, words) in ways.routes.iter().zip(words[2..].chunks_exact_mut(3)) {
         // Plus one, so that zero is none.
-        let number =
-            |path: Option<PathIndex>| u64::from(path.map_or(NO_PATH, |path| path.0).wrapping_add(1));
+        let number = |path: Option<PathIndex>| {
+            u64::from(path.map_or(NO_PATH, |path| path.0).wrapping_add(1))
+        };
         words[0] = number(route.path)
             | number(route.leaving) << 8
             | number(route.protect) << 16
@@ -490,7 +491,11 @@ mod tests {
             endpoint: Endpoint {
                 local: Some([192, 0, 2, 9].into()),
                 uplink: UplinkId(3),
-                ..Endpoint::from("[2001:db8::1]:51820".parse::<std::net::SocketAddr>().unwrap())
+                ..Endpoint::from(
+                    "[2001:db8::1]:51820"
+                        .parse::<std::net::SocketAddr>()
+                        .unwrap(),
+                )
             },
             state: PathState::Suspect,
             reason: StateReason::HellosMissed,

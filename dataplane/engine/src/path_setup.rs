@@ -9,11 +9,15 @@ use patronus_path::{
     Arrival, Cadence, PathCounters, PathSpec, ProberConfig, SelectorConfig, StateReason,
 };
 
+use patronus_tunnel::peer::RETRY_AFTER;
+
 use crate::lane_paths;
 use crate::lanes::Role;
 use crate::peers::OwnedPeer;
 use crate::snapshot::{PeerSpec, Snapshot};
 
+/// Initiations to one address after another keep this distance.
+const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Outer headers of a datagram, IP and UDP, in bytes.
 const HEADERS_V4: u64 = 28;
 const HEADERS_V6: u64 = 48;
@@ -42,7 +46,12 @@ pub(crate) fn arrival(snapshot: &Snapshot, endpoint: &Endpoint) -> Arrival {
     let uplinks = &snapshot.paths().uplinks;
     let is_known = uplinks.iter().any(|it| it.uplink == endpoint.uplink.0);
     Arrival {
-        uplink: if is_known { endpoint.uplink } else { UplinkId::ANY }.0,
+        uplink: if is_known {
+            endpoint.uplink
+        } else {
+            UplinkId::ANY
+        }
+        .0,
         remote: endpoint.remote,
         local: endpoint.local,
     }
@@ -129,11 +138,10 @@ fn cadence(has_several: bool) -> Cadence {
     }
 }
 
-
 /// Where the next initiation goes: first to where the peer is thought to be, then round all its ends, each time another
 /// one, leaving out uplinks that do not work. So a peer of any make with several addresses is found again.
 pub(crate) fn initiation_end(
-    peer: &OwnedPeer,
+    peer: &mut OwnedPeer,
     faults: &[Option<StateReason>; UplinkId::COUNT_MAX],
 ) -> Option<Endpoint> {
     if matches!(peer.role, Role::Lane(_)) {
@@ -146,16 +154,30 @@ pub(crate) fn initiation_end(
     let known = peer.paths.as_ref().map(|paths| paths.ends());
     let known = known.into_iter().flatten().flatten();
     let mut ends: Vec<Endpoint> = Vec::new();
-    for end in peer.endpoint.into_iter().chain(known).chain(configured) {
-        let is_same = |other: &Endpoint| {
-            let both_any = [end.uplink, other.uplink].contains(&UplinkId::ANY);
-            other.remote == end.remote && (other.uplink == end.uplink || both_any)
-        };
-        let is_faulty = faults.get(usize::from(end.uplink.0)).is_some_and(|it| it.is_some());
-        if !is_faulty && !ends.iter().any(is_same) {
+    for end in known.chain(configured) {
+        let is_same = |it: &Endpoint| (it.remote, it.uplink) == (end.remote, end.uplink);
+        let fault = faults.get(usize::from(end.uplink.0));
+        if fault.is_none_or(Option::is_none) && !ends.iter().any(is_same) {
             ends.push(end);
         }
     }
+    if let Some(first) = peer.endpoint {
+        // As the routes would have it, it may be any of those to that address.
+        let is_first = |it: &Endpoint| {
+            let is_any = [it.uplink, first.uplink].contains(&UplinkId::ANY);
+            it.remote == first.remote && (it.uplink == first.uplink || is_any)
+        };
+        let fault = faults.get(usize::from(first.uplink.0));
+        match ends.iter().position(is_first) {
+            Some(at) => ends.rotate_left(at),
+            None if fault.is_none_or(Option::is_none) => ends.insert(0, first),
+            None => {}
+        }
+    }
+    // Once round in the time that WireGuard waits for one answer.
+    let retry_after = RETRY_AFTER / ends.len().max(1) as u32;
+    peer.tunnel
+        .set_retry_after(retry_after.max(RETRY_AFTER_MIN));
     let at = (peer.attempts as usize).checked_rem(ends.len());
     at.and_then(|at| ends.get(at).copied()).or(peer.endpoint)
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use patronus_packet::{Endpoint, FlowKey, Prefix};
 use patronus_path::prober::UplinkProfile;
 use patronus_path::{
-    CLASSES_MAX, ClassConfig, ClassId, Command, Decision, PathIndex, PathMetrics, PathState, StateReason,
-    trace,
+    CLASSES_MAX, ClassConfig, ClassId, Command, Decision, PathIndex, PathMetrics, PathState,
+    StateReason, trace,
 };
 
 use crate::flow_table::OpenedBy;

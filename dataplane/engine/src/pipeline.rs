@@ -14,9 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
-use patronus_packet::{
-    Cutter, Endpoint, FlowKey, PacketInfo, Padding, TunFrame, UdpFrame, parse,
-};
+use patronus_packet::{Cutter, Endpoint, FlowKey, PacketInfo, Padding, TunFrame, UdpFrame, parse};
 use patronus_tunnel::clock::Label;
 use patronus_tunnel::message::{DATA_OVERHEAD, INITIATION_LEN};
 use patronus_tunnel::peer::CONTROL_ROOM;
@@ -194,7 +192,7 @@ pub(crate) fn initiate(engine: &mut Engine, slot: Slot, now: Instant) {
     };
     debug_assert!(engine.udp_out.free() >= CONTROL_ROOM);
     if let Some(len) = peer.tunnel.initiate(label, engine.udp_out.room(), now) {
-        peer.attempts += 1;
+        peer.attempts = peer.attempts.wrapping_add(1);
         engine.udp_out.commit_own(len, &endpoint);
         engine.peers.count(slot, 0, len as u64);
     }
@@ -210,7 +208,7 @@ pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
     let timed = peer.tunnel.on_timer(label, engine.udp_out.room(), now);
     if timed.send == Some(INITIATION_LEN) {
         endpoint = path_setup::initiation_end(peer, &engine.uplink_faults);
-        peer.attempts += 1;
+        peer.attempts = peer.attempts.wrapping_add(1);
     }
     if let (Some(len), Some(endpoint)) = (timed.send, endpoint) {
         engine.udp_out.commit_own(len, &endpoint);

@@ -296,12 +296,7 @@ pub(crate) fn is_on_known_path(
 }
 
 /// Class and path of a flow that begins, or is judged anew.
-pub(crate) fn classify(
-    engine: &mut Engine,
-    slot: FlowSlot,
-    is_new: bool,
-    dscp: u8,
-) -> Steer {
+pub(crate) fn classify(engine: &mut Engine, slot: FlowSlot, is_new: bool, dscp: u8) -> Steer {
     let flow = engine.flows.flow(slot);
     let classes = &engine.snapshot.paths().classes;
     if classes.configs.is_empty() {

@@ -490,7 +490,11 @@ mod tests {
         commit(&mut batch, 3, 60, 1);
         assert_eq!(batch.repeat_since(mark, &endpoint(2), 0), 2);
         let copies: Vec<_> = batch.trains()[1..].to_vec();
-        assert!(copies.iter().all(|train| train.own && train.endpoint == endpoint(2)));
+        assert!(
+            copies
+                .iter()
+                .all(|train| train.own && train.endpoint == endpoint(2))
+        );
         let bytes: Vec<&[u8]> = copies.iter().map(|train| batch.bytes(train)).collect();
         assert_eq!(bytes, [&[2; 100][..], &[3; 60][..]]);
         assert_eq!(batch.packets(), 5);

@@ -224,7 +224,7 @@ impl MtuSearch {
 
     fn fail(&mut self, attempt: Try, conditions: &Conditions, now: Time) {
         match attempt.aim {
-            Aim::Confirm => self.shrink(attempt.len, now),
+            Aim::Confirm => self.shrink(attempt.len, conditions, now),
             Aim::Grow => self.rest(conditions, now),
             Aim::Search { low, .. } => {
                 if low < attempt.len && attempt.len <= BASE.min(self.full) {
@@ -236,17 +236,21 @@ impl MtuSearch {
     }
 
     /// What was in use does not pass any more.
-    fn shrink(&mut self, from: u16, now: Time) {
+    fn shrink(&mut self, from: u16, conditions: &Conditions, now: Time) {
         self.holes += 1;
         self.grow_at = Some(now + GROW);
-        let floor = FLOOR.min(from);
+        if from <= FLOOR + STEP {
+            self.known = Some(from.min(FLOOR));
+            self.rest(conditions, now);
+            return;
+        }
         let first = match from > BASE {
             true => BASE,
-            false => middle(floor, from),
+            false => middle(FLOOR, from),
         };
         self.known = Some(first);
         let aim = Aim::Search {
-            low: floor,
+            low: FLOOR,
             high: from,
         };
         self.begin(first, aim, true, now);
@@ -331,7 +335,7 @@ impl MtuSearch {
                 ..
             }) => {}
             Phase::Trying(_) | Phase::Waiting(_) => {
-                self.shrink(self.known.unwrap_or(self.full), now);
+                self.shrink(self.known.unwrap_or(self.full), conditions, now);
             }
             Phase::Asleep(_) => {}
         }

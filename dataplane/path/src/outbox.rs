@@ -7,7 +7,7 @@ use crate::ids::PathIndex;
 use crate::observation::{Direction, Observation};
 
 /// Room that is there from the beginning, so that nothing allocates later.
-const ROOM: usize = 256;
+const ROOM: usize = 64;
 /// Observations that wait at most; the host drains after every call.
 const WAITING_MAX: usize = 4096;
 /// Lost hellos that are told one by one, of those known at once.

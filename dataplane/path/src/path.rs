@@ -70,6 +70,8 @@ pub(crate) struct Path {
     is_draining: bool,
 
     peer: Option<Peer>,
+    /// The peer drains the path, as far as the selector was told.
+    peer_drains: bool,
     liveness: Liveness,
     schedule: Schedule,
     mtu: MtuSearch,
@@ -87,7 +89,6 @@ struct Peer {
     path: u16,
     desired: Duration,
     required: Duration,
-    is_draining: bool,
     classes: u8,
     /// The newest of our hellos that it heard; zero for none.
     heard: u32,
@@ -202,6 +203,7 @@ impl Path {
             is_standby: false,
             is_draining: false,
             peer: None,
+            peer_drains: false,
             liveness: Liveness::new(rhythm, now),
             schedule: Schedule {
                 interval: cadence.idle,
@@ -276,6 +278,28 @@ impl Path {
     pub(crate) fn has_peer(&self, hello: &Hello) -> bool {
         self.peer
             .is_some_and(|peer| peer.instance == hello.instance && peer.path == hello.path)
+    }
+
+    /// Whether a hello comes from the configured address of this path, whose far end had moved and is silent there, or
+    /// began anew.
+    pub(crate) fn is_home_of(&self, arrival: &Arrival, hello: &Hello) -> bool {
+        let home = self.configured.as_ref();
+        let is_home = home.is_some_and(|home| is_same_end(home, &arrival.remote));
+        let is_same_run = |peer: Peer| peer.instance >> 16 == hello.instance >> 16;
+        is_home
+            && self.uplink == arrival.uplink
+            && !(self.liveness.hears() && self.peer.is_some_and(is_same_run))
+    }
+
+    /// Where this path would go if it began anew, if that is elsewhere.
+    pub(crate) fn lost_home(&self) -> Option<Arrival> {
+        let home = self.configured?;
+        let is_lost = !self.liveness.hears() && !is_same_end(&home, &self.remote);
+        is_lost.then_some(Arrival {
+            uplink: self.uplink,
+            remote: home,
+            local: None,
+        })
     }
 
     /// Whether a hello is newer than all that came here.
@@ -521,6 +545,11 @@ impl Path {
             tries: tries.clamp(3, 20),
         }
     }
+}
+
+/// Address and port; not a flow label, which IPv6 may change.
+pub(crate) fn is_same_end(one: &SocketAddr, other: &SocketAddr) -> bool {
+    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
 }
 
 /// A cadence that can be kept.

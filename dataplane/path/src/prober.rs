@@ -9,7 +9,7 @@ use crate::message::{Hello, Kind};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 use crate::observation::{Observation, PathProfile};
 use crate::outbox::Outbox;
-use crate::path::{Origin, Path, Shared};
+use crate::path::{Origin, Path, Shared, is_same_end};
 use crate::time::Time;
 
 /// The uplink of what came on no known one.
@@ -345,6 +345,10 @@ impl Prober {
             path.handle_timeout(now, &mut self.outbox);
             if path.is_stale(now) {
                 self.remove(at);
+            } else if let Some(home) = path.lost_home()
+                && self.path_of(&home).is_none()
+            {
+                self.follow(index(at), &home);
             }
         }
         self.tell_faults(now);
@@ -582,6 +586,7 @@ impl Prober {
         }
         let is_partner = |path: &Path| path.is_answered_by(hello) || path.has_peer(hello);
         let Some(named) = self.named(arrival, hello, is_partner) else {
+            let by_ends = by_ends.or_else(|| self.return_home(arrival, hello));
             return by_ends.or_else(|| self.learn(arrival, now));
         };
         if self
@@ -633,6 +638,15 @@ impl Prober {
         path.follow(arrival);
         let profile = path.profile.clone();
         outbox.push(Observation::Path(at, profile));
+    }
+
+    /// The path that was configured with these ends and had followed its far end elsewhere.
+    fn return_home(&mut self, arrival: &Arrival, hello: &Hello) -> Option<PathIndex> {
+        let is_home = |path: &Path| path.is_home_of(arrival, hello);
+        let mut paths = self.paths.iter();
+        let at = paths.position(|path| path.as_deref().is_some_and(is_home))?;
+        self.follow(index(at), arrival);
+        Some(index(at))
     }
 
     /// A path that the peer opened.
@@ -710,9 +724,4 @@ impl Prober {
 
 fn index(at: usize) -> PathIndex {
     PathIndex(at as u8)
-}
-
-/// Address and port; not a flow label, which IPv6 may change.
-fn is_same_end(one: &SocketAddr, other: &SocketAddr) -> bool {
-    one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
 }

@@ -273,3 +273,33 @@ fn a_peer_that_sends_from_another_port_than_it_listens_on_has_one_path() {
         }
     }
 }
+
+#[test]
+fn a_configured_path_that_moved_comes_home_when_its_peer_does() {
+    let mut world = World::settled(1, &Link::default(), 7);
+    world.link(0, 0).nat_port = Some(40_000);
+    world.run_for(ms(200));
+    assert_eq!(
+        world.sites[1].prober.ends(PATH).unwrap().remote.port(),
+        40_000
+    );
+    // The peer restarts without the NAT.
+    world.link(0, 0).nat_port = None;
+    let now = world.now;
+    world.sites[0] = world::Site::new(config(0, 1), 70, now);
+    world.run_for(ms(50));
+    let prober = &world.sites[1].prober;
+    assert_eq!(prober.ends(PATH).unwrap().remote, addr(0, 0));
+    assert_eq!(prober.paths().count(), 1);
+    assert_eq!(world.sites[1].state(0), PathState::Up);
+    // Or it is silent: then it is looked for where it was configured.
+    world.link(0, 0).nat_port = Some(40_000);
+    world.run_for(ms(2000));
+    assert_eq!(
+        world.sites[1].prober.ends(PATH).unwrap().remote.port(),
+        40_000
+    );
+    world.cut(0, true);
+    world.run_for(ms(6000));
+    assert_eq!(world.sites[1].prober.ends(PATH).unwrap().remote, addr(0, 0));
+}

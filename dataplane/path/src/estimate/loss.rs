@@ -284,9 +284,11 @@ impl Departures {
         (sequence != 0 && sent.sequence == sequence).then_some(sent)
     }
 
-    /// Whether a hello of that sequence was sent.
-    pub(crate) fn has_sent(&self, sequence: u32) -> bool {
-        sequence != 0 && self.sequence.wrapping_sub(sequence) as i32 >= 0
+    /// Whether a hello of that sequence was sent then, as far as that is remembered.
+    pub(crate) fn has_sent(&self, sequence: u32, sent_at_ns: u64) -> bool {
+        let is_past = sequence != 0 && self.sequence.wrapping_sub(sequence) as i32 >= 0;
+        let sent = self.sent(sequence);
+        is_past && sent.is_none_or(|sent| sent.at.0 == sent_at_ns)
     }
 
     /// The peer says that `echo`, which [was sent](Self::has_sent), is the newest it heard, of `heard` in all. What it

@@ -74,14 +74,15 @@ impl Path {
             return false;
         }
         self.measure_delay(hello, was_deaf, now, outbox);
-        // An echo of what a former run of ours sent says nothing.
-        let is_echo = self.estimates.departures.has_sent(hello.echo_sequence);
+        // An echo of what a former run of ours sent, or another path, says nothing.
+        let echo = (hello.echo_sequence, hello.echo_sent_at_ns);
+        let is_echo = self.estimates.departures.has_sent(echo.0, echo.1);
         if is_echo {
             self.measure_echo(hello, most, now, outbox);
         }
         self.measure_rx_data(hello, now, outbox);
         let before = self.peer;
-        self.note_peer(hello, now);
+        self.note_peer(hello, is_echo, now);
         self.tell_peer(before, hello, outbox);
         self.liveness.listen(Said {
             hears_us: hello.hears_you && is_echo,
@@ -162,8 +163,7 @@ impl Path {
         let Some(sent) = estimates.departures.sent(echo).copied() else {
             return;
         };
-        // The same number may have been that of a hello of a former run.
-        if sent.at.0 != hello.echo_sent_at_ns || estimates.sampled == echo {
+        if estimates.sampled == echo {
             return;
         }
         estimates.sampled = echo;
@@ -219,15 +219,17 @@ impl Path {
         }
     }
 
-    fn note_peer(&mut self, hello: &Hello, now: Time) {
+    fn note_peer(&mut self, hello: &Hello, is_echo: bool, now: Time) {
         self.peer = Some(Peer {
             instance: hello.instance,
             path: hello.path,
             desired: duration_ms(hello.desired_interval_ms).max(INTERVAL_LEAST),
             required: duration_ms(hello.required_interval_ms),
-            is_draining: hello.is_draining,
             classes: hello.classes,
-            heard: hello.echo_sequence,
+            heard: match is_echo {
+                true => hello.echo_sequence,
+                false => 0,
+            },
             echo: Echo {
                 sequence: hello.sequence,
                 sent_at_ns: hello.sent_at_ns,
@@ -239,11 +241,11 @@ impl Path {
     }
 
     /// What the peer decided about the path is the selector's business.
-    fn tell_peer(&self, before: Option<Peer>, hello: &Hello, outbox: &mut Outbox) {
-        let was_draining = before.is_some_and(|peer| peer.is_draining);
-        if hello.is_draining && !was_draining {
+    fn tell_peer(&mut self, before: Option<Peer>, hello: &Hello, outbox: &mut Outbox) {
+        let drained = std::mem::replace(&mut self.peer_drains, hello.is_draining);
+        if hello.is_draining && !drained {
             outbox.push(Observation::Command(Command::Drain(self.index)));
-        } else if was_draining && !hello.is_draining && !self.is_draining {
+        } else if drained && !hello.is_draining && !self.is_draining {
             outbox.push(Observation::Command(Command::Undrain(self.index)));
         }
         let newly_used = hello.classes & !before.map_or(0, |peer| peer.classes);

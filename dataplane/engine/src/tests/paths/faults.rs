@@ -48,7 +48,10 @@ fn a_path_that_dies_in_one_direction_is_left_in_that_direction() {
             net.set_path(Uplink(A, active), Uplink(B, active), dead());
         });
         assert_gaps(&streams, at, [400, 50]);
-        assert!(switches(&mut net, B, DEFAULT) <= 2, "the first choice, and one more");
+        assert!(
+            switches(&mut net, B, DEFAULT) <= 2,
+            "the first choice, and one more"
+        );
     }
 }
 
@@ -106,6 +109,33 @@ fn copies_of_a_suspect_path_that_lives_are_dropped_and_counted() {
     streams.rest(&mut net, Duration::from_secs(1));
     assert!(streams.0.iter().all(|stream| stream.twice() == 0));
     let counters = net.site(B).counters();
-    assert!(counters.drops[DropReason::DataCopy as usize] > 0, "{counters:?}");
+    assert!(
+        counters.drops[DropReason::DataCopy as usize] > 0,
+        "{counters:?}"
+    );
     assert!(net.site(A).counters().copies_sent > 0);
+}
+
+#[test]
+fn a_path_that_the_kernel_refuses_is_left_at_once() {
+    let mut net = TWO_BY_TWO.warm(0xf502);
+    let active = uplink_of(&net, A, B, DEFAULT);
+    let path = path_over(&net, A, B, active);
+    let known = board(&net, A, B).into_iter().find(|it| it.path == path);
+    let endpoint = known.expect("the path").endpoint;
+    let now = net.now();
+    let engine = net.site_mut(A).engine_mut(0);
+    engine.handle_send_failure(&endpoint, DropReason::SendNoBuffers, now);
+    assert_eq!(
+        uplink_of(&net, A, B, DEFAULT),
+        active,
+        "a full buffer says nothing of the path"
+    );
+    let engine = net.site_mut(A).engine_mut(0);
+    engine.handle_send_failure(&endpoint, DropReason::SendUnreachable, now);
+    assert_eq!(uplink_of(&net, A, B, DEFAULT), 1 - active);
+    let mut streams = Streams::both_ways(DEFAULT_DSCP);
+    streams.run(&mut net, Duration::from_secs(1), TICK);
+    streams.rest(&mut net, Duration::from_millis(200));
+    streams.assert_whole();
 }

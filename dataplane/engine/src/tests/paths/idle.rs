@@ -10,11 +10,17 @@ fn a_peer_without_traffic_is_sent_nothing_after_15_minutes_and_woken_by_a_packet
     net.run_for(Duration::from_secs(3600));
     assert_eq!(net.take_captured().len(), 0, "an idle peer costs datagrams");
     let handshakes = net.site(A).counters().handshakes;
-    assert!(handshakes < 20, "hellos alone keep sessions alive: {handshakes}");
+    assert!(
+        handshakes < 20,
+        "hellos alone keep sessions alive: {handshakes}"
+    );
     let mut streams = Streams::both_ways(DEFAULT_DSCP);
     streams.run(&mut net, Duration::from_secs(3), Duration::from_millis(20));
     streams.rest(&mut net, Duration::from_millis(100));
-    assert!(streams.0.iter().all(|it| it.lost() == 0), "the first packets wait for a handshake");
+    assert!(
+        streams.0.iter().all(|it| it.lost() == 0),
+        "the first packets wait for a handshake"
+    );
     assert!(net.site(A).counters().hellos_sent > 0);
     assert_up(&net, A, B, 2);
     assert_up(&net, B, A, 2);

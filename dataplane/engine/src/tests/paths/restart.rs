@@ -20,7 +20,11 @@ fn traffic_is_back_within_a_second_of_a_restart() {
         for stream in &streams.0 {
             let first = stream.came.iter().find(|(_, came)| *came > at);
             let wait = first.expect("something comes").1 - at;
-            assert!(wait <= Duration::from_secs(1), "{:?}: {wait:?}", stream.from);
+            assert!(
+                wait <= Duration::from_secs(1),
+                "{:?}: {wait:?}",
+                stream.from
+            );
             assert_eq!(stream.twice(), 0);
         }
         assert_up(&net, A, B, 2);
@@ -66,9 +70,17 @@ fn three_sites_find_each_other_after_an_hour_of_silence_without_a_storm() {
     assert!(slowest <= Duration::from_secs(5), "{slowest:?}");
     let mut initiations = BTreeMap::new();
     for it in net.captured.iter().filter(|it| it.bytes[0] == 1) {
-        *initiations.entry((it.from.ip(), (it.at - net.now() + Duration::from_secs(60)).as_secs())).or_insert(0) += 1;
+        *initiations
+            .entry((
+                it.from.ip(),
+                (it.at - net.now() + Duration::from_secs(60)).as_secs(),
+            ))
+            .or_insert(0) += 1;
     }
-    assert!(initiations.values().all(|count| *count <= 50), "{initiations:?}");
+    assert!(
+        initiations.values().all(|count| *count <= 50),
+        "{initiations:?}"
+    );
 }
 
 #[test]
