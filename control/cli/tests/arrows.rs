@@ -26,7 +26,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     ("patronus-io", &["patronus-packet"]),
     ("patronus-api", &[]),
-    ("patronus-config", &["patronus-packet", "patronus-tunnel"]),
+    (
+        "patronus-config",
+        &["patronus-packet", "patronus-path", "patronus-tunnel"],
+    ),
     (
         "patronus-gateway",
         &[
@@ -36,6 +39,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-engine",
             "patronus-io",
             "patronus-packet",
+            "patronus-path",
             "patronus-policy",
             "patronus-tunnel",
         ],

@@ -73,12 +73,31 @@ fn traffic_goes_over_the_uplink_that_is_there_and_a_reload_changes_uplinks_witho
         pair.reach();
     }
 
-    // Without its interface nothing leaves by another way; with it, traffic goes on.
+    // Down and up again; the routes that the kernel forgets meanwhile are the operator's to restore.
+    let shown = pair.place_one.ip(&["route", "show", "dev", "wan0"]);
+    let routes: Vec<String> = shown
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(route_text)
+        .collect();
     pair.place_one.ip_do("link set wan0 down");
     pair.one.wait_for("uplink is switched off uplink=\"wan\"");
     pair.place_one.ip_do("link set wan0 up");
     pair.one.wait_for_nth("uplink works uplink=\"wan\"", 2);
+    for route in routes {
+        pair.place_one
+            .ip_do(&format!("route replace {route} dev wan0"));
+    }
     pair.reach();
     assert!(!pair.one.log().contains("ERROR"), "{}", pair.one.log());
     pair.one.stop();
+}
+
+/// Destination and gateway of a route that the kernel did not make by itself.
+fn route_text(route: &serde_json::Value) -> Option<String> {
+    let to = route["dst"].as_str().unwrap();
+    let via = route["gateway"].as_str();
+    let is_kernels = route["protocol"] == "kernel";
+    (!is_kernels).then(|| via.map_or(to.to_owned(), |via| format!("{to} via {via}")))
 }

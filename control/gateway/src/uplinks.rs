@@ -333,10 +333,9 @@ impl Watched {
             }
             (Some(_), Some(_)) => tracing::warn!(uplink, interface, "uplink has no address"),
         }
-        // Workers take an uplink for well until they are told otherwise.
-        let is_news = self.told.is_some() || fault.is_some();
+        // Told of a healthy one too: its number may have been another's before, with a fault.
         self.told = Some(fault);
-        is_news.then_some(PathOrder::Uplink(self.id.0, fault))
+        Some(PathOrder::Uplink(self.id.0, fault))
     }
 }
 
@@ -474,7 +473,8 @@ mod tests {
             ip("addr add 10.0.0.1/32 dev lo");
             let mut watch = UplinkWatch::new(&config).unwrap();
             let news = watch.look().await;
-            assert_eq!(faults(&news), [(1, Some(StateReason::UplinkDown))]);
+            let told = [(0, None), (1, Some(StateReason::UplinkDown))];
+            assert_eq!(faults(&news), told);
             assert_eq!(way(&watch, UplinkId(0)), Way::Interface(1));
             assert_eq!(way(&watch, LTE), Way::Missing);
             let classes = Classes::default();

@@ -233,11 +233,12 @@ impl UdpSocket {
         }
     }
 
-    /// Says which interface each uplink has at the moment; a socket that was told of none sends what names none.
+    /// Says which interface each uplink has at the moment. Where there are none, as at first, everything goes by the
+    /// routes, whichever uplink it names: there is nothing to tell apart.
     ///
-    /// A datagram for an uplink leaves by that uplink's interface or not at all: whatever the table does not have, or
-    /// has as [`Way::Missing`], fails as [`SendFailure::Unreachable`]. What comes in on an interface that is not in the
-    /// table came on [`UplinkId::ANY`].
+    /// Otherwise a datagram for an uplink leaves by that uplink's interface or not at all: whatever the table does not
+    /// have, or has as [`Way::Missing`], fails as [`SendFailure::Unreachable`]. What comes in on an interface that is
+    /// not in the table came on [`UplinkId::ANY`].
     pub fn set_uplinks(&mut self, uplinks: &[(UplinkId, Way)]) {
         self.sender.set_uplinks(UplinkTable::new(uplinks));
     }

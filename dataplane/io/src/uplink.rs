@@ -72,18 +72,38 @@ impl UplinkSet {
 }
 
 /// The uplinks that a socket serves.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct UplinkTable {
+    /// Of an uplink that nobody told of.
+    otherwise: Way,
     ways: [Way; UplinkId::COUNT_MAX],
     /// The uplinks that have an interface, with its index.
     arrivals: Vec<(u32, UplinkId)>,
+}
+
+impl Default for UplinkTable {
+    /// No uplinks: there is one way out, and whatever is left of others goes by it.
+    fn default() -> Self {
+        Self {
+            otherwise: Way::Routes,
+            ways: [Way::Routes; UplinkId::COUNT_MAX],
+            arrivals: Vec::new(),
+        }
+    }
 }
 
 impl UplinkTable {
     /// Only numbers below [`UplinkId::COUNT_MAX`] can be served; where two name one interface, what comes in on it came
     /// on the first.
     pub(crate) fn new(uplinks: &[(UplinkId, Way)]) -> Self {
-        let mut table = Self::default();
+        if uplinks.is_empty() {
+            return Self::default();
+        }
+        let mut table = Self {
+            otherwise: Way::Missing,
+            ways: [Way::Missing; UplinkId::COUNT_MAX],
+            arrivals: Vec::new(),
+        };
         for (uplink, way) in uplinks {
             let Some(slot) = table.ways.get_mut(usize::from(uplink.0)) else {
                 debug_assert!(false, "no uplink has number {}", uplink.0);
@@ -106,7 +126,7 @@ impl UplinkTable {
                 .ways
                 .get(usize::from(number))
                 .copied()
-                .unwrap_or_default(),
+                .unwrap_or(self.otherwise),
         }
     }
 
@@ -138,6 +158,15 @@ mod tests {
         assert_eq!(ifindex(UplinkId(4)), None);
         assert_eq!(ifindex(UplinkId(77)), None);
         assert_eq!(ifindex(UplinkId::ANY), Some(0));
+    }
+
+    #[test]
+    fn where_there_are_no_uplinks_everything_goes_by_the_routes() {
+        let table = UplinkTable::new(&[]);
+        for uplink in [UplinkId(0), UplinkId(15), UplinkId(77), UplinkId::ANY] {
+            assert_eq!(table.way(uplink), Way::Routes);
+        }
+        assert_eq!(table.uplink_of(7), UplinkId::ANY);
     }
 
     #[test]
