@@ -2,6 +2,7 @@
 
 mod bench;
 mod failover_report;
+mod flows;
 mod gateway;
 mod keys;
 mod lab_bench;
@@ -10,6 +11,7 @@ mod paths;
 mod policy;
 mod print;
 mod replay;
+mod status;
 mod verbs;
 
 use std::path::PathBuf;
@@ -42,6 +44,10 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
+    /// Tell what the running gateway is
+    Status(status::StatusArgs),
+    /// List the live flows: their ends, peer, path and class
+    Flows(flows::FlowsArgs),
     /// Show the paths to the peers: state, delay, loss, rates, and which classes use them
     #[command(after_help = paths::PATHS_HELP)]
     Paths(paths::PathsArgs),

@@ -17,8 +17,8 @@ use patronus_lab::{CompareOptions, DemoOptions, LabOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, keys,
-    lab_bench, lab_report, paths, policy, replay,
+    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, flows,
+    keys, lab_bench, lab_report, paths, policy, replay, status,
 };
 
 /// Runs a verb.
@@ -29,6 +29,8 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
+        Verb::Status(args) => status::status(&args),
+        Verb::Flows(args) => flows::list(&args),
         Verb::Paths(args) => paths::list(&args),
         Verb::Path(verb) => paths::run(&verb),
         Verb::Ping(args) => paths::ping(&args),

@@ -201,7 +201,7 @@ fn one_who_may_not_ask_is_told_who_may() {
     match nix::unistd::geteuid().is_root() {
         true => command.uid(NOBODY).gid(NOBODY),
         false => {
-            let closed = PermissionsExt::from_mode(0);
+            let closed = PermissionsExt::from_mode(0o000);
             std::fs::set_permissions(gateway.socket(), closed).unwrap();
             &mut command
         }

@@ -75,6 +75,11 @@ fn a_running_gateway_tells_its_peers_and_what_happened_to_them() {
         String::from_utf8_lossy(&unknown.stderr),
         "patronus: no peer `nobody`: its peers are branch\n"
     );
+    let status = run(place, &["status"]);
+    assert!(out(&status).contains("\n1 of 1 peer up\n"), "{status:?}");
+    let flows = run(place, &["flows", "proto=icmp", "peer=branch"]);
+    assert!(out(&flows).starts_with("icmp "), "{flows:?}");
+    assert!(out(&flows).contains("    branch"), "{flows:?}");
     let handshake = until("a handshake is told", || {
         let kind = ["--kind", "handshake", "--peer", "branch"];
         events(place, &kind).into_iter().next()

@@ -182,8 +182,10 @@ fn live() -> Live {
     };
     let specs = [spec(0, 1), spec(1, 0)];
     let snapshot = Snapshot::new(Generation(1), identity, Instant::now(), 1420, specs);
-    let mut paths = PathsConfig::default();
-    paths.uplinks = vec![uplink(0, "fiber", 10, false), uplink(1, "lte", 100, true)];
+    let mut paths = PathsConfig {
+        uplinks: vec![uplink(0, "fiber", 10, false), uplink(1, "lte", 100, true)],
+        ..PathsConfig::default()
+    };
     paths.classes.configs = vec![
         class("realtime", Scoring::Voice),
         class("bulk", Scoring::Voice),
@@ -731,6 +733,38 @@ fn a_recording_with_a_hole_does_not_pass_for_a_whole_one() {
         asked.join().unwrap()
     });
     assert!(matches!(cut, Err(ClientError::Broken { .. })), "{cut:?}");
+}
+
+#[test]
+fn a_reader_that_is_too_slow_gets_what_fits_and_the_worker_begins_anew_for_the_next_one() {
+    let site = Paths::new(|_| ());
+    let live = site.state.live();
+    let spec = live.snapshot.peer(PeerId(0)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.build().unwrap();
+    let mut recording = site.desk.record(spec).unwrap();
+    site.told(line(begin()));
+    for at in 1..20_000 {
+        site.told(line(trace::Line::Timeout(Time(at))));
+    }
+    let mut lines = Vec::new();
+    loop {
+        let next = runtime.block_on(recording.next());
+        if next.is_empty() {
+            break;
+        }
+        lines.extend(next);
+    }
+    assert_eq!(lines.len(), 8192);
+    assert_eq!(*lines[8191], trace::Line::Timeout(Time(8191)));
+    // The worker still tells this trace: another one could not begin with its first line.
+    assert!(site.desk.record(spec).is_none());
+    drop(recording);
+    let next = site.desk.record(spec).unwrap();
+    let traced = |wanted| (WorkerId(1), PathOrder::Trace(PeerId(0), wanted));
+    assert_eq!(site.orders(), [traced(true), traced(false), traced(true)]);
+    drop(next);
+    assert_eq!(site.orders().last(), Some(&traced(false)));
 }
 
 #[test]

@@ -5,6 +5,7 @@
 //! the daemon for every event of a worker and by API handlers; every queue in it is bounded.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -77,9 +78,15 @@ impl PathWorkers for Workers {
 /// Which class is pinned to which path, by class.
 pub type Pins = [Option<PathIndex>; CLASSES_MAX];
 
+/// Those who wait for a round trip, in nanoseconds.
+type Waiting = Vec<oneshot::Sender<u64>>;
+
 /// One who records.
 struct Traced {
-    lines: mpsc::Sender<Arc<trace::Line>>,
+    /// Tells this recording from a later one of a peer that got the same number.
+    serial: u64,
+    /// `None` once a line did not fit: a trace has no holes.
+    lines: Option<mpsc::Sender<Arc<trace::Line>>>,
     /// Whether its first line came; until then lines may be those of an earlier recording.
     has_begun: bool,
 }
@@ -90,8 +97,10 @@ pub struct PathDesk {
     log: Mutex<EventLog>,
     /// The number of the last event.
     news: watch::Sender<u64>,
-    pings: Mutex<HashMap<(PeerId, PathIndex), Vec<oneshot::Sender<u64>>>>,
+    pings: Mutex<HashMap<(PeerId, PathIndex), Waiting>>,
     traces: Mutex<HashMap<PeerId, Traced>>,
+    /// Recordings so far.
+    recordings: AtomicU64,
     /// What operators ordered since the start; workers keep the same and tell nobody.
     pins: Mutex<HashMap<PublicKey, Pins>>,
     names: Mutex<HashMap<(PeerId, PathIndex), String>>,
@@ -106,6 +115,7 @@ impl PathDesk {
             news: watch::Sender::new(0),
             pings: Mutex::default(),
             traces: Mutex::default(),
+            recordings: AtomicU64::new(0),
             pins: Mutex::default(),
             names: Mutex::default(),
         })
@@ -208,8 +218,10 @@ impl PathDesk {
         if traces.contains_key(&spec.id) {
             return None;
         }
+        let serial = self.recordings.fetch_add(1, Ordering::Relaxed);
         let traced = Traced {
-            lines: sender,
+            serial,
+            lines: Some(sender),
             has_begun: false,
         };
         traces.insert(spec.id, traced);
@@ -218,6 +230,7 @@ impl PathDesk {
             desk: self.clone(),
             peer: spec.id,
             worker: spec.worker,
+            serial,
             lines,
             lost_before: self.workers.events_lost(),
         };
@@ -282,9 +295,13 @@ impl PathDesk {
             return;
         };
         traced.has_begun |= matches!(*line, trace::Line::Begin { .. });
-        if traced.has_begun && traced.lines.try_send(line).is_err() {
-            // A reader that is too slow gets no trace with a hole: the recording ends there.
-            traces.remove(&peer);
+        let Some(lines) = traced.lines.as_ref().filter(|_| traced.has_begun) else {
+            return;
+        };
+        if lines.try_send(line).is_err() {
+            // The reader is too slow, and its recording ends here. The worker goes on until the reader has left, so that
+            // nobody begins another one in the middle of this.
+            traced.lines = None;
         }
     }
 
@@ -312,6 +329,7 @@ pub struct Recording {
     desk: Arc<PathDesk>,
     peer: PeerId,
     worker: WorkerId,
+    serial: u64,
     lines: mpsc::Receiver<Arc<trace::Line>>,
     lost_before: u64,
 }
@@ -333,18 +351,14 @@ impl Recording {
 impl Drop for Recording {
     fn drop(&mut self) {
         let mut traces = lock(&self.desk.traces);
-        // Another peer may have the number, and be recorded.
-        self.lines.close();
-        let is_own = |traced: &Traced| traced.lines.is_closed();
-        if traces.get(&self.peer).is_some_and(is_own) {
-            traces.remove(&self.peer);
+        let is_own = |traced: &Traced| traced.serial == self.serial;
+        if !traces.get(&self.peer).is_some_and(is_own) {
+            return;
         }
-        let is_recorded = traces.contains_key(&self.peer);
-        drop(traces);
-        if !is_recorded {
-            let order = PathOrder::Trace(self.peer, false);
-            self.desk.workers.order(self.worker, order);
-        }
+        // While nobody else can begin: the worker begins anew only after an end.
+        let order = PathOrder::Trace(self.peer, false);
+        self.desk.workers.order(self.worker, order);
+        traces.remove(&self.peer);
     }
 }
 

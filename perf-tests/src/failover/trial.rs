@@ -191,6 +191,9 @@ impl Stage<'_> {
     /// What is still amiss after [`SETTLE_MAX`].
     fn settle(&mut self) -> Result<(Pair, u32)> {
         watch::settled(&self.twin, &self.watches, CLASS, SETTLE_MAX, self.stop)?;
+        if self.trials == 0 {
+            self.stop.sleep(FIRST_CHOICE)?;
+        }
         for watch in &self.watches {
             for path in watch.paths()?.paths {
                 watch.order(PathCommand::Clear, path.path)?;
@@ -318,9 +321,9 @@ fn line_of(gateway: &str, event: &EventView, fault_ns: u64) -> String {
     format!("{after_ms:>6} ms {gateway}: {} {cause}", event.text)
 }
 
-/// Whether a switch leaves a path that is bad.
+/// Whether a switch leaves a path that is bad, or is part of a gateway's first choice after its start.
 fn is_wanted(switch: &Switch, bad: &[u8]) -> bool {
-    bad.contains(&switch.from)
+    bad.contains(&switch.from) || switch.cause == "first"
 }
 
 #[derive(Clone, Copy)]
@@ -434,6 +437,8 @@ const TAIL: Duration = Duration::from_millis(300);
 const CLEAN_NS: u64 = 250_000_000;
 /// How long gateways may take until all paths are up.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// A gateway may change its first choice for five seconds, while delays become known.
+const FIRST_CHOICE: Duration = Duration::from_secs(6);
 const AFTER_CLEAR: Duration = Duration::from_millis(100);
 /// An outer packet around a full inner one: 1420 bytes and WireGuard's 60 over IPv4, less its padding.
 const FULL_BYTES: u16 = 1400;

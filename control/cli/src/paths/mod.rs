@@ -9,7 +9,7 @@ mod order;
 mod ping;
 mod record;
 mod show;
-mod words;
+pub mod words;
 
 use std::str::FromStr;
 use std::time::Duration;
