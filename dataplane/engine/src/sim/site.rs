@@ -109,7 +109,7 @@ impl Site {
         &self.engines[worker]
     }
 
-    /// The engine of a worker, for what [`Net`] has no verb for.
+    /// The engine of a worker, for what [`Net`](super::Net) has no verb for.
     pub fn engine_mut(&mut self, worker: usize) -> &mut Engine {
         &mut self.engines[worker]
     }
