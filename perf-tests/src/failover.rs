@@ -41,6 +41,8 @@ pub struct FailoverOptions {
     pub link_mbps: u64,
     /// Only show that the tool works: one trial of each, short waves.
     pub quick: bool,
+    /// Tell what the gateways said during each trial.
+    pub events: bool,
     /// The `patronus` binary.
     pub binary: PathBuf,
 }
@@ -105,6 +107,7 @@ pub struct Bench<'a> {
     trials: usize,
     wave: Duration,
     link_bits_per_s: u64,
+    tells_events: bool,
     progress: &'a Progress,
     stop: &'a Stop,
 }
@@ -122,6 +125,7 @@ impl<'a> Bench<'a> {
                 false => options.wave_seconds,
             }),
             link_bits_per_s: options.link_mbps * 1_000_000,
+            tells_events: options.events,
             progress,
             stop,
         }
@@ -159,6 +163,9 @@ impl<'a> Bench<'a> {
                         case.trials.len() + 1,
                         in_words(&trial)
                     ));
+                    for line in trial.timeline.iter().filter(|_| self.tells_events) {
+                        self.progress.line(&format!("  {line}"));
+                    }
                     case.trials.push(trial);
                     stage = (!fault.needs_new_gateways()).then_some(used);
                 }

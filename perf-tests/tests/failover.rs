@@ -158,6 +158,7 @@ fn options(binary: PathBuf, fault: Fault) -> FailoverOptions {
         wave_seconds: 12,
         link_mbps: 100,
         quick: false,
+        events: false,
         binary,
     }
 }

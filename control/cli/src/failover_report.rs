@@ -366,6 +366,7 @@ mod tests {
             after_ready_ns: None,
             size_noticed_ns: None,
             switches_between: 0,
+            timeline: Vec::new(),
             pair_before: "1a-2a".to_owned(),
             pair_after: Some("1b-2a".to_owned()),
         }

@@ -87,6 +87,9 @@ pub struct FailoverArgs {
     /// Rate of each uplink, which the bulk flow fills
     #[arg(long, value_name = "MBPS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     link_mbps: u64,
+    /// Tell on standard error what both gateways said during each trial
+    #[arg(long)]
+    events: bool,
     /// One trial of each and short waves, to prove that the tool works: not a measurement
     #[arg(long)]
     quick: bool,
@@ -112,6 +115,7 @@ pub fn failover(args: FailoverArgs) -> anyhow::Result<()> {
         wave_seconds: args.seconds,
         link_mbps: args.link_mbps,
         quick: args.quick,
+        events: args.events,
         binary: this_binary()?,
     })?;
     let report = failover_report::failover(&measured, args.quick)?;

@@ -138,6 +138,8 @@ pub struct Engine {
     pub(crate) deadlines: Deadlines,
     /// What is wrong with each uplink.
     pub(crate) uplink_faults: [Option<StateReason>; UplinkId::COUNT_MAX],
+    /// Where the kernel refused to send to last.
+    pub(crate) last_refusal: Option<(Endpoint, Instant)>,
     /// Zeros, where a hello is written before it is sealed.
     pub(crate) hello_room: Box<[u8]>,
     /// The time of the last batch, and what it is in other units.
@@ -188,6 +190,7 @@ impl Engine {
             own_tun: 0,
             deadlines: Deadlines::default(),
             uplink_faults: [None; UplinkId::COUNT_MAX],
+            last_refusal: None,
             hello_room: vec![0; path_machine::TRANSMIT_MAX].into_boxed_slice(),
             clock: (snapshot.epoch(), Clock::at(Time(0))),
             timer_cursor: 0,

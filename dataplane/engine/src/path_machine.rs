@@ -10,12 +10,14 @@
 //! that answers. What does not answer is asked for [`ASKING`] after a handshake. An idle peer is woken by traffic, or by
 //! a hello of the other side, which it answers as long as they come.
 
+mod outcome;
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use patronus_packet::Endpoint;
-use patronus_path::message::HELLO_LEN;
+use patronus_path::message::{HELLO_LEN, Kind};
 use patronus_path::trace::Line;
 use patronus_path::{
     Arrival, CLASSES_MAX, ClassId, Command, Hello, Observation, PATHS_MAX, PathIndex, PathState,
@@ -28,12 +30,13 @@ use crate::engine::{Engine, Event};
 use crate::lanes::Role;
 use crate::path_board::{PathBoard, Standing, Ways};
 use crate::path_setup::{
-    arrival, endpoint_from, inner_mtu, is_on, outer_bytes, prober_config, selector_config,
+    arrival, endpoint_from, is_on, outer_bytes, prober_config, selector_config,
 };
 use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{OwnedPeer, Slot};
 use crate::snapshot::PeerId;
 use crate::steering::Outlets;
+use outcome::{count, observe_loads, packets_on_all_lanes, publish_change, refresh, settle};
 
 /// A peer without traffic for this long is idle: no hellos.
 const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -49,6 +52,8 @@ const ASKING_AGAIN: Duration = Duration::from_millis(1500);
 const SILENCE_MAX: Duration = Duration::from_secs(60);
 /// Largest plaintext of a message of the prober's, in bytes.
 pub(crate) const TRANSMIT_MAX: usize = 9_216;
+/// The same refusal again, for every batch that is sent, says nothing new.
+const REFUSAL_INTERVAL: Duration = Duration::from_millis(100);
 /// CS6, network control (RFC 4594 section 3.1), for hellos: their loss is the path's, not that of a queue at home.
 pub(crate) const HELLO_TOS: u8 = 0xc0;
 /// Standing of paths without traffic is published this often, otherwise with every timer.
@@ -383,6 +388,14 @@ pub(crate) fn send_refused(
     is_too_big: bool,
     now: Instant,
 ) {
+    let last = engine.last_refusal.replace((*endpoint, now));
+    if let Some((refused, at)) = last
+        && refused == *endpoint
+        && now.saturating_duration_since(at) < REFUSAL_INTERVAL
+    {
+        engine.last_refusal = last;
+        return;
+    }
     let time = engine.clock(now).time;
     let arrival = arrival(&engine.snapshot, endpoint);
     for slot in (0..engine.peers.slots()).map(Slot) {
@@ -411,12 +424,17 @@ pub(crate) fn reconfigure(engine: &mut Engine, slot: Slot, moved: bool, now: Ins
         }
         return;
     }
-    if engine
-        .peers
-        .get(slot)
-        .is_some_and(|it| it.tunnel.has_session())
-    {
+    let has_session = |peer: &OwnedPeer| peer.tunnel.has_session();
+    if engine.peers.get(slot).is_some_and(has_session) {
         begin(engine, slot, now);
+        // A session that began before paths were measured.
+        with(engine, slot, |_, paths| {
+            if paths.asking_until == Time(0) {
+                paths.asking_until = time + ASKING;
+                paths.is_awake = true;
+                paths.prober.session_began(time);
+            }
+        });
     }
     let endpoint = engine.peers.get(slot).and_then(|peer| peer.endpoint);
     with(engine, slot, |engine, paths| {
@@ -538,30 +556,6 @@ fn run(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) {
     drive(engine, slot, paths, now);
 }
 
-/// Tells the prober what was sent and received on a path.
-fn count(engine: &Engine, slot: Slot, paths: &mut PeerPaths, path: PathIndex, time: Time) {
-    let Some(peer) = engine.peers.get(slot) else {
-        return;
-    };
-    let Some((outlets, end)) = peer
-        .outlets
-        .as_ref()
-        .and_then(|it| Some((it, it.end(path)?)))
-    else {
-        return;
-    };
-    let board = &peer.spec.board;
-    let mut sum = board.counters(path);
-    // Of this worker's tunnel the batch at hand is not on the board yet.
-    let stored = board.stored_counters(path, engine.config.worker);
-    let own = outlets.counters[path.as_usize()];
-    sum.tx_packets = sum.tx_packets - stored.tx_packets + own.tx_packets;
-    sum.tx_bytes = sum.tx_bytes - stored.tx_bytes + own.tx_bytes;
-    sum.rx_packets = sum.rx_packets - stored.rx_packets + own.rx_packets;
-    sum.rx_bytes = sum.rx_bytes - stored.rx_bytes + own.rx_bytes;
-    paths.prober.set_counters(path, outer_bytes(sum, end), time);
-}
-
 /// Takes observations and decisions out of the machines, and follows the routes.
 fn absorb(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) {
     let time = engine.clock(now).time;
@@ -580,8 +574,8 @@ fn absorb(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) 
         while let Some(decision) = paths.selector.poll_decision() {
             engine.event(Event::Path(id, PathEvent::Decided(decision.into())));
         }
-        settle(engine, slot, paths, time);
-        if !saw {
+        let told = settle(engine, slot, paths, time);
+        if !saw && !told {
             break;
         }
     }
@@ -654,167 +648,6 @@ fn see(
     }
 }
 
-/// Compares what the machines say with what is published, and publishes the difference.
-fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
-    let ends = paths.ends();
-    let is_answered = paths.prober.is_answered();
-    let count = ends.iter().flatten().count();
-    let has_several = is_answered && count > 1;
-    let mut usable = 0;
-    for path in paths.prober.paths() {
-        let state = paths.prober.state(path).map(|(state, ..)| state);
-        let carries = matches!(state, Some(PathState::Up | PathState::Suspect));
-        usable |= u16::from(carries) << path.0;
-    }
-    let tunnel_mtu = engine.snapshot.mtu();
-    let narrow_mtu = |at: usize| {
-        let outer = paths.prober.mtu(PathIndex(at as u8))?;
-        let inner = inner_mtu(outer, ends[at].as_ref()?);
-        (usize::from(inner) < tunnel_mtu).then_some(inner)
-    };
-    let ways = Ways {
-        routes: *paths.selector.routes(),
-        usable,
-        narrow_mtus: std::array::from_fn(|at| narrow_mtu(at).unwrap_or(0)),
-    };
-    set_roles(paths, &ways, time);
-    let Some(peer) = engine.peers.get_mut(slot) else {
-        return;
-    };
-    let Some(outlets) = &mut peer.outlets else {
-        return;
-    };
-    let had_several = outlets.has_several;
-    let moved = outlets.ends != ends;
-    if !moved && outlets.ways == ways && had_several == has_several {
-        return;
-    }
-    let old = outlets.ends;
-    let narrowest = ways.narrowest_mtu().unwrap_or(usize::MAX);
-    engine.narrowest_mtu = engine.narrowest_mtu.min(narrowest);
-    outlets.ways = ways;
-    outlets.has_several = has_several;
-    if moved {
-        outlets.set_ends(ends);
-    }
-    let first = ends.iter().position(Option::is_some);
-    outlets.sole = first.map(|at| PathIndex(at as u8));
-    let default = engine.snapshot.paths().classes.default;
-    if has_several
-        && let Some((_, end)) = outlets.route_end(default)
-        && peer.endpoint != Some(*end)
-    {
-        peer.endpoint = Some(*end);
-        peer.publish_endpoint();
-    }
-    let (id, board) = (peer.spec.id, peer.spec.board.clone());
-    for (at, (old, new)) in old.iter().zip(&ends).enumerate() {
-        match new {
-            Some(end) if old.as_ref() != Some(end) => {
-                engine.event(Event::Path(id, PathEvent::Moved(PathIndex(at as u8), *end)));
-            }
-            Some(_) => {}
-            None => board.clear_path(PathIndex(at as u8)),
-        }
-    }
-    if moved {
-        refresh(engine, slot, paths, time);
-    }
-    board.set_flags(is_answered, paths.is_awake, has_several);
-    board.set_ways(&ways);
-    board.changed();
-    if has_several != had_several {
-        configure(engine, slot, paths, time);
-    }
-}
-
-/// Tells the prober which paths carry which class, and which ones stand by.
-fn set_roles(paths: &mut PeerPaths, ways: &Ways, time: Time) {
-    if !std::mem::take(&mut paths.are_roles_old) {
-        return;
-    }
-    let mut classes = [0u8; PATHS_MAX];
-    let configured = paths.selector_config.classes.len();
-    for (class, route) in ways.routes.iter().enumerate().take(configured) {
-        for path in [route.path, route.leaving].into_iter().flatten() {
-            if let Some(classes) = classes.get_mut(path.as_usize()) {
-                *classes |= 1 << class;
-            }
-        }
-    }
-    let roles = (classes, paths.selector.standby());
-    if roles != paths.roles {
-        paths.roles = roles;
-        paths.prober.set_roles(&roles.0, roles.1, time);
-    }
-}
-
-/// Publishes what stands about each path.
-fn refresh(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
-    paths.refreshed_at = time;
-    let Some(peer) = engine.peers.get(slot) else {
-        return;
-    };
-    let board = &peer.spec.board;
-    let has_several = peer.outlets.as_ref().is_some_and(|it| it.has_several);
-    for (path, end) in known(&peer.outlets) {
-        let Some((state, reason, since)) = paths.prober.state(path) else {
-            continue;
-        };
-        let classes = paths.selector_config.classes.len();
-        let of = |class: usize| match class < classes {
-            true => paths.selector.standing(ClassId(class as u8), path, time),
-            false => None,
-        };
-        let status = Standing {
-            endpoint: *end,
-            state,
-            reason,
-            state_age_s: time.since(since).as_secs_f64(),
-            metrics: paths.prober.metrics(path, time).unwrap_or_default(),
-            standing: std::array::from_fn(|class| {
-                of(class).map_or((0, 0.0), |(tier, score)| (tier, score as f32))
-            }),
-            is_draining: paths.selector.is_draining(path),
-            peer_number: paths.peer_numbers[path.as_usize()],
-        };
-        board.set_standing(path, &status, engine.config.workers);
-    }
-    board.set_flags(paths.prober.is_answered(), paths.is_awake, has_several);
-    board.set_starved(paths.prober.starved());
-}
-
-/// Lanes have to look.
-fn publish_change(engine: &Engine, slot: Slot) {
-    if let Some(peer) = engine.peers.get(slot) {
-        peer.spec.board.changed();
-    }
-}
-
-/// Tells the selector once a second how much each class sends.
-fn observe_loads(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
-    let span = time.since(paths.loads_at);
-    let Some(peer) = engine.peers.get(slot) else {
-        return;
-    };
-    if span < Duration::from_secs(1) || !peer.outlets.as_ref().is_some_and(|it| it.has_several) {
-        return;
-    }
-    let (id, board) = (peer.spec.id, peer.spec.board.clone());
-    paths.loads_at = time;
-    for at in 0..paths.selector_config.classes.len().min(CLASSES_MAX) {
-        let class = ClassId(at as u8);
-        let bytes = board.load(class);
-        let sent = bytes.saturating_sub(std::mem::replace(&mut paths.loads[at], bytes));
-        let was_loaded = paths.loaded >> at & 1 != 0;
-        if sent > 0 || was_loaded {
-            let bps = sent as f64 * 8.0 / span.as_secs_f64();
-            see(engine, id, paths, Observation::Load(class, bps), time);
-        }
-        paths.loaded = paths.loaded & !(1 << at) | u8::from(sent > 0) << at;
-    }
-}
-
 /// Seals and sends what the prober has to say, as far as there is room.
 fn transmit(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) {
     let time = engine.clock(now).time;
@@ -841,7 +674,12 @@ fn transmit(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant
             false => peer.tunnel.seal_unanswered(plaintext, room, now),
         };
         if let Some(len) = sealed {
-            engine.udp_out.commit_own_classed(len, &end, HELLO_TOS);
+            // A train measures what data gets.
+            let tos = match transmit.hello.kind {
+                Kind::Train => 0,
+                Kind::Hello | Kind::MtuProbe | Kind::MtuReply | Kind::Lane => HELLO_TOS,
+            };
+            engine.udp_out.commit_own_classed(len, &end, tos);
             engine.counters.hellos_sent += 1;
             engine.peers.count(slot, 0, len as u64);
         }
@@ -904,29 +742,6 @@ fn trace(engine: &mut Engine, slot: Slot, paths: &PeerPaths, line: impl FnOnce()
         let id = peer.spec.id;
         engine.event(Event::Path(id, PathEvent::Trace(line().into())));
     }
-}
-
-/// Data packets of this worker's tunnel and of all lanes: when the number changes, there was traffic.
-fn packets_on_all_lanes(engine: &Engine, slot: Slot) -> u64 {
-    let Some(peer) = engine.peers.get(slot) else {
-        return 0;
-    };
-    let own = peer.outlets.as_ref().map_or(0, |outlets| outlets.packets());
-    if peer.spec.lanes.is_empty() {
-        return own;
-    }
-    let of = |board: &PathBoard, path| {
-        let sum = board.counters(path);
-        sum.tx_packets.wrapping_add(sum.rx_packets)
-    };
-    let all = known(&peer.outlets).map(|(path, _)| of(&peer.spec.board, path));
-    all.fold(own, u64::wrapping_add)
-}
-
-fn known(outlets: &Option<Box<Outlets>>) -> impl Iterator<Item = (PathIndex, &Endpoint)> {
-    let ends = outlets.as_ref().map_or(&[][..], |outlets| &outlets.ends);
-    let ends = ends.iter().enumerate();
-    ends.filter_map(|(at, end)| Some((PathIndex(at as u8), end.as_ref()?)))
 }
 
 impl std::fmt::Debug for PeerPaths {

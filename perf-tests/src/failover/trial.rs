@@ -31,6 +31,8 @@ pub struct Trial {
     pub size_noticed_ns: Option<u64>,
     /// Changes of path at both gateways between the trial before and this one: with nothing wrong.
     pub switches_between: u32,
+    /// What both gateways said from the packets' begin to the fault's end, with milliseconds since the fault.
+    pub timeline: Vec<String>,
     /// The path before, as uplinks of site 1 and site 2.
     pub pair_before: String,
     /// The path of site 1's packets at the fault's end; `None` where it had none.
@@ -165,7 +167,13 @@ impl Stage<'_> {
             resumed.max().unwrap_or(mend_ns).saturating_sub(ready_ns)
         });
         self.trials += 1;
+        let timeline = (0..2).flat_map(|site| {
+            let all = early[site].iter().chain(&events[site]);
+            let line = |event| line_of(self.watches[site].label(), event, fault_ns);
+            all.map(line).collect::<Vec<_>>()
+        });
         Ok(Trial {
+            timeline: timeline.collect(),
             ways,
             bulk_stall_ns,
             after_ready_ns,
@@ -183,6 +191,9 @@ impl Stage<'_> {
     /// What is still amiss after [`SETTLE_MAX`].
     fn settle(&mut self) -> Result<(Pair, u32)> {
         watch::settled(&self.twin, &self.watches, CLASS, SETTLE_MAX, self.stop)?;
+        if self.trials == 0 {
+            self.stop.sleep(FIRST_CHOICE)?;
+        }
         for watch in &self.watches {
             for path in watch.paths()?.paths {
                 watch.order(PathCommand::Clear, path.path)?;
@@ -303,9 +314,16 @@ impl Way {
     }
 }
 
-/// Whether a switch leaves a path that is bad.
+fn line_of(gateway: &str, event: &EventView, fault_ns: u64) -> String {
+    let after_ms = i128::from(event.unix_ms) - i128::from(fault_ns / 1_000_000);
+    let decision = event.decision.as_ref();
+    let cause = decision.map_or("", |decision| decision.cause.as_str());
+    format!("{after_ms:>6} ms {gateway}: {} {cause}", event.text)
+}
+
+/// Whether a switch leaves a path that is bad, or is part of a gateway's first choice after its start.
 fn is_wanted(switch: &Switch, bad: &[u8]) -> bool {
-    bad.contains(&switch.from)
+    bad.contains(&switch.from) || switch.cause == "first"
 }
 
 #[derive(Clone, Copy)]
@@ -419,6 +437,8 @@ const TAIL: Duration = Duration::from_millis(300);
 const CLEAN_NS: u64 = 250_000_000;
 /// How long gateways may take until all paths are up.
 const SETTLE_MAX: Duration = Duration::from_secs(30);
+/// A gateway may change its first choice for five seconds, while delays become known.
+const FIRST_CHOICE: Duration = Duration::from_secs(6);
 const AFTER_CLEAR: Duration = Duration::from_millis(100);
 /// An outer packet around a full inner one: 1420 bytes and WireGuard's 60 over IPv4, less its padding.
 const FULL_BYTES: u16 = 1400;

@@ -8,6 +8,7 @@ use super::entry::Entry;
 use super::ordering::Field;
 use super::rules::Plan;
 use super::{DECISIONS_MAX, Route, Selector};
+use crate::class::Scoring;
 use crate::ids::{ClassId, PathIndex};
 use crate::record::{Cause, Decision};
 use crate::time::Time;
@@ -59,6 +60,7 @@ impl Selector {
         let leaving = from.filter(|from| self.entry(*from).is_some_and(Entry::is_usable));
         let graceful = leaving.zip(plan.to);
         let queueing_ns = plan.to.map_or(0.0, |to| self.queueing_ns(to));
+        let grace = self.grace(class, plan.cause);
         let state = &mut self.classes[class];
         state.hold = None;
         state.motion = graceful.map(|_| Motion {
@@ -81,7 +83,7 @@ impl Selector {
             path: plan.to,
             leaving: graceful.map(|(leaving, _)| leaving),
             gap: graceful.map_or(Duration::ZERO, |(from, to)| self.gap(from, to)),
-            deadline: if graceful.is_some() { now + GRACE } else { now },
+            deadline: if graceful.is_some() { now + grace } else { now },
             share: if graceful.is_some() {
                 SHARE_STEP
             } else {
@@ -125,6 +127,15 @@ impl Selector {
         self.routes[class] = route;
     }
 
+    /// How long flows that never pause may stay. A voice that goes on losing or lagging on a path that violates its bounds
+    /// is worse off than one of which some packets change their order once, and it takes little of the new path.
+    fn grace(&self, class: usize, cause: Cause) -> Duration {
+        match (self.config.classes[class].scoring, cause) {
+            (Scoring::Voice, Cause::Sla) => GRACE_VOICE,
+            _ => GRACE,
+        }
+    }
+
     /// How long a flow must have been silent for its next packet, on `to`, to come after its last one, on `from`.
     ///
     /// One-way delays are not known apart, so the old path's queue is taken to lie on the way to the peer, and what
@@ -161,6 +172,7 @@ const STEPS_MAX: usize = 40;
 const GAP_MIN: Duration = Duration::from_millis(5);
 /// After that, flows that never pause move too.
 const GRACE: Duration = Duration::from_secs(5);
+const GRACE_VOICE: Duration = Duration::from_millis(500);
 /// However long the new path's queue stops the move.
 const GRACE_MAX: Duration = Duration::from_secs(30);
 const QUEUEING_RISE_NS: f64 = 10e6;

@@ -115,3 +115,27 @@ fn copies_of_a_suspect_path_that_lives_are_dropped_and_counted() {
     );
     assert!(net.site(A).counters().copies_sent > 0);
 }
+
+#[test]
+fn a_path_that_the_kernel_refuses_is_left_at_once() {
+    let mut net = TWO_BY_TWO.warm(0xf502);
+    let active = uplink_of(&net, A, B, DEFAULT);
+    let path = path_over(&net, A, B, active);
+    let known = board(&net, A, B).into_iter().find(|it| it.path == path);
+    let endpoint = known.expect("the path").endpoint;
+    let now = net.now();
+    let engine = net.site_mut(A).engine_mut(0);
+    engine.handle_send_failure(&endpoint, DropReason::SendNoBuffers, now);
+    assert_eq!(
+        uplink_of(&net, A, B, DEFAULT),
+        active,
+        "a full buffer says nothing of the path"
+    );
+    let engine = net.site_mut(A).engine_mut(0);
+    engine.handle_send_failure(&endpoint, DropReason::SendUnreachable, now);
+    assert_eq!(uplink_of(&net, A, B, DEFAULT), 1 - active);
+    let mut streams = Streams::both_ways(DEFAULT_DSCP);
+    streams.run(&mut net, Duration::from_secs(1), TICK);
+    streams.rest(&mut net, Duration::from_millis(200));
+    streams.assert_whole();
+}

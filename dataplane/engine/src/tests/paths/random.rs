@@ -85,6 +85,9 @@ fn walk(seed: u64, time: Duration) {
         let rest = Duration::from_millis(200 + dice.below(6000) as u64);
         run(&mut net, &mut streams, &reference, rest);
         for site in [A, B] {
+            if env::var("PATRONUS_PATHS_WALK_SAY").is_ok() {
+                println!("{site:?} {:#?}", summaries(&net, site));
+            }
             let switched = switches(&mut net, site, DEFAULT);
             assert!(
                 switched <= SWITCHES_PER_STEP_MAX,
@@ -186,7 +189,7 @@ fn run(net: &mut Net, streams: &mut Streams, reference: &Reference, time: Durati
             );
         }
         if let (Some(before), Some(after)) = (drained, drained_data(net, reference)) {
-            let said = summaries(net, A);
+            let said = (summaries(net, A), board(net, A, B));
             assert_eq!(
                 after, before,
                 "a drained path carries data at {now:?}: {said:#?}"
@@ -215,7 +218,8 @@ fn drained_data(net: &Net, reference: &Reference) -> Option<u64> {
     let (_, uplink, since) = reference.drained?;
     let now = net.elapsed();
     let other = reference.works_since[usize::from(1 - uplink)]?;
-    let limit = Duration::from_secs(8);
+    // A move takes 5 s, and up to 30 s while it fills the new path.
+    let limit = Duration::from_secs(33);
     if now - since < limit || now - other < limit || now - reference.up_since[1] < limit {
         return None;
     }
