@@ -470,7 +470,11 @@ pub fn hello(data: &[u8]) {
         };
         let mut again = [0; HELLO_LEN];
         assert_eq!(hello.write(&mut again), HELLO_LEN);
-        assert_eq!(again, chunk[..HELLO_LEN], "what is read is written the same");
+        assert_eq!(
+            again,
+            chunk[..HELLO_LEN],
+            "what is read is written the same"
+        );
         let mut wait = [0; 4];
         let behind = &chunk[HELLO_LEN..];
         let known = behind.len().min(4);
@@ -493,7 +497,9 @@ pub fn hello(data: &[u8]) {
 }
 
 fn drain_prober(prober: &mut Prober, now: Time) {
-    let sent = std::iter::from_fn(|| prober.poll_transmit(now)).take(1000).count();
+    let sent = std::iter::from_fn(|| prober.poll_transmit(now))
+        .take(1000)
+        .count();
     assert!(sent < 1000, "it never ends");
     while prober.poll_observation().is_some() {}
 }

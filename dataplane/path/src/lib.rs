@@ -1,9 +1,9 @@
 //! Paths between two sites: every pair of a local uplink and a remote address is measured, judged per traffic class,
 //! and chosen or left.
 //!
-//! Two machines without clocks, sockets or threads: the [`Prober`](prober::Prober) sends and hears hellos and turns them
-//! into [`Observation`](observation::Observation)s; the [`Selector`](selector::Selector) takes observations and decides
-//! which path each class uses, with a [`Decision`](record::Decision) record for every change. Time is an argument and
+//! Two machines without clocks, sockets or threads: the [`Prober`] sends and hears hellos and turns them
+//! into [`Observation`]s; the [`Selector`] takes observations and decides
+//! which path each class uses, with a [`Decision`] record for every change. Time is an argument and
 //! chance comes from a seed, so recorded observations replay to the same decisions byte for byte ([`trace`]).
 //!
 //! Knows no packets, no sessions, no sockets. The engine owns one pair per peer, on the worker that has the peer's first

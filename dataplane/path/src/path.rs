@@ -20,7 +20,7 @@ use crate::metrics::{PathState, StateReason};
 use crate::mtu::{Conditions, MtuSearch};
 use crate::observation::{Direction, Observation, PathProfile};
 use crate::outbox::Outbox;
-use crate::prober::{Arrival, Cadence, PathCounters};
+use crate::prober::{Arrival, Cadence, PathCounters, UPLINK_ANY};
 use crate::time::Time;
 use crate::train::Trains;
 
@@ -280,6 +280,11 @@ impl Path {
             .is_some_and(|peer| peer.instance == hello.instance && peer.path == hello.path)
     }
 
+    /// Whether what comes on that uplink may belong to this path.
+    pub(crate) fn is_on(&self, uplink: u8) -> bool {
+        self.uplink == uplink || self.uplink == UPLINK_ANY
+    }
+
     /// Whether a hello comes from the configured address of this path, whose far end had moved and is silent there, or
     /// began anew.
     pub(crate) fn is_home_of(&self, arrival: &Arrival, hello: &Hello) -> bool {
@@ -287,7 +292,7 @@ impl Path {
         let is_home = home.is_some_and(|home| is_same_end(home, &arrival.remote));
         let is_same_run = |peer: Peer| peer.instance >> 16 == hello.instance >> 16;
         is_home
-            && self.uplink == arrival.uplink
+            && self.is_on(arrival.uplink)
             && !(self.liveness.hears() && self.peer.is_some_and(is_same_run))
     }
 

@@ -136,8 +136,9 @@ fn a_full_table_refuses_and_makes_room_for_the_configured() {
     let mut b = config(1, 1);
     b.paths.clear();
     let mut prober = Prober::new(b, 1, Time(0));
-    let hello = Hello {
-        path: 1,
+    let hello = |number: u16| Hello {
+        instance: number.into(),
+        path: number,
         sequence: 1,
         multiplier: 5,
         interval_ms: 50,
@@ -151,11 +152,14 @@ fn a_full_table_refuses_and_makes_room_for_the_configured() {
     for port in 0..PATHS_MAX as u16 {
         assert!(
             prober
-                .handle_hello(&from(port + 1), &hello, 96, Time(5))
+                .handle_hello(&from(port + 1), &hello(port + 1), 96, Time(5))
                 .is_some()
         );
     }
-    assert_eq!(prober.handle_hello(&from(99), &hello, 96, Time(5)), None);
+    assert_eq!(
+        prober.handle_hello(&from(99), &hello(99), 96, Time(5)),
+        None
+    );
     let later = Time(1_000_000_000);
     while let Some(at) = prober.poll_timeout().filter(|at| *at < later) {
         prober.handle_timeout(at);

@@ -267,6 +267,24 @@ fn a_stock_peer_is_hardly_bothered_and_stays_down() {
 }
 
 #[test]
+fn a_new_session_wakes_silent_paths() {
+    let mut world = World::settled(1, &Link::default(), 16);
+    let at = world.now;
+    world.sites[0].prober.set_roles(&[0], 0, at);
+    world.sites[1].prober.set_roles(&[0], 0, at);
+    world.run_for(Duration::from_secs(10));
+    world.cut(0, true);
+    world.run_for(Duration::from_secs(60));
+    world.cut(0, false);
+    let now = world.now;
+    world.sites[0].prober.session_began(now);
+    let took = world.run_till(ms(1000), |world| {
+        (0..2).all(|site| world.sites[site].state(0) == PathState::Up)
+    });
+    assert!(took.unwrap() <= ms(16), "{took:?}");
+}
+
+#[test]
 fn a_restarted_peer_is_up_again_at_once() {
     for (seed, outage) in [(11, ms(0)), (12, ms(100)), (13, ms(3000))] {
         let mut world = World::settled(1, &Link::default(), seed);
