@@ -124,7 +124,7 @@ fn a_bad_line_is_named_with_its_field() {
         ),
         (
             r#"{"seen":[1,{"smell":[0,1]}]}"#,
-            "line 2: field `smell`: unknown variant `smell`",
+            "line 2: field `seen`: unknown variant `smell`",
         ),
         (
             r#"{"seen":[1,{"path":[0,{"name":"a"}]}]}"#,

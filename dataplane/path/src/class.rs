@@ -63,6 +63,18 @@ pub enum ClassError {
     /// It has no name.
     #[error("class.name is empty: give every class a name")]
     Unnamed,
+    /// There are more than a gateway can tell apart.
+    #[error("class: there are {count}, at most 8 are possible: remove some")]
+    TooMany {
+        /// How many there are.
+        count: usize,
+    },
+    /// Two have one name.
+    #[error("class.{class} is there twice: give each class a name of its own")]
+    Twice {
+        /// The name.
+        class: String,
+    },
     /// A pair of bounds is no range.
     #[error(
         "class.{class}.{field} = {soft},{hard}: write two numbers, 0 <= soft < hard{limit}, such as {example}"
@@ -315,8 +327,8 @@ impl ClassConfig {
 /// impairments by delay and by loss.
 ///
 /// The delay impairment is the piecewise linear fit to G.107's curve by Cole and Rosenbluth ("Voice over IP performance
-/// monitoring", 2001). G.113 Appendix I gives G.711 with concealment a loss robustness of 25.1 and no impairment of its
-/// own.
+/// monitoring", 2001). G.711 with concealment has, as commonly quoted from G.113 Appendix I, a loss robustness of 25.1 and
+/// no impairment of its own.
 pub fn r_factor(sample: &Sample) -> f64 {
     let rtt_ms = sample.rtt_ms.unwrap_or(0.0);
     let jitter_ms = sample.jitter_ms.unwrap_or(0.0);
@@ -343,7 +355,7 @@ fn tcp_bps(sample: &Sample) -> f64 {
 const NS_PER_MS: f64 = 1e6;
 /// G.107's rating of a perfect narrow-band connection with default values.
 const R_MAX: f64 = 93.2;
-/// G.113 Appendix I: G.711 with packet loss concealment, random loss.
+/// G.711 with packet loss concealment, random loss.
 const LOSS_ROBUSTNESS: f64 = 25.1;
 /// A packet holds that much speech.
 const PACKETIZATION_MS: f64 = 20.0;

@@ -22,10 +22,10 @@ impl LossTest {
     /// so where it comes near `soft` both hypotheses and the limit rise: with 2 % of loss everywhere, a limit of 6 would be
     /// reached by chance every few minutes.
     pub fn new(bounds_pct: Bounds, shared: f64) -> Self {
-        let soft = (bounds_pct.soft / 100.0).clamp(SHARE_MIN, 0.5);
-        let hard = (bounds_pct.hard / 100.0).clamp(1.5 * soft, 0.99);
+        let soft = within(bounds_pct.soft / 100.0, SHARE_MIN, 0.5);
+        let hard = within(bounds_pct.hard / 100.0, 1.5 * soft, 0.99);
         let alike = SHARED_FACTOR * shared;
-        let base = (alike + SHARED_MARGIN).clamp(soft, 0.5);
+        let base = within(alike + SHARED_MARGIN, soft, 0.5);
         let excess = ((alike - SHARED_MARGIN) / SHARED_FULL).clamp(0.0, 1.0);
         let worse = hard.max(SHARED_RATIO * base).min(0.99);
         Self {
@@ -57,6 +57,14 @@ impl LossTest {
     pub fn is_reached(&self, sum: f64) -> bool {
         sum >= self.limit
     }
+}
+
+/// A number between two others; what is no number is the lower one.
+fn within(value: f64, least: f64, most: f64) -> f64 {
+    if value.is_nan() {
+        return least;
+    }
+    value.clamp(least, most)
 }
 
 /// Adds one value of latency or jitter, where 0 is `soft` and 1 is `hard`; more than `most` counts as `most`, so that one
@@ -256,7 +264,13 @@ mod tests {
 
     #[test]
     fn bounds_that_make_no_sense_give_a_test_all_the_same() {
-        for (soft, hard) in [(0.0, 0.0), (100.0, 100.0), (50.0, 1.0), (-3.0, 1e9)] {
+        for (soft, hard) in [
+            (0.0, 0.0),
+            (100.0, 100.0),
+            (50.0, 1.0),
+            (-3.0, 1e9),
+            (f64::NAN, f64::NAN),
+        ] {
             let test = LossTest::new(Bounds { soft, hard }, 0.9);
             let sum = test.add(test.add(0.0, true), false);
             assert!(sum.is_finite(), "{soft} {hard}");

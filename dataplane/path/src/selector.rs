@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::class::{Bounds, ClassConfig};
+use crate::class::{Bounds, ClassConfig, ClassError};
 use crate::ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 use crate::observation::{Command, Direction, Observation, PathProfile};
@@ -73,6 +73,9 @@ pub struct Selector {
     /// Records that the host did not take yet: of what was decided, not of what will be.
     #[serde(skip)]
     decisions: VecDeque<Decision>,
+    /// Records that the host never took.
+    #[serde(skip)]
+    decisions_lost: u64,
 }
 
 /// What a class remembers.
@@ -103,6 +106,29 @@ struct Pin {
 }
 
 impl SelectorConfig {
+    /// Whether the classes make sense.
+    ///
+    /// # Errors
+    ///
+    /// Names the field and what to write.
+    pub fn check(&self) -> Result<(), ClassError> {
+        if self.classes.len() > CLASSES_MAX {
+            return Err(ClassError::TooMany {
+                count: self.classes.len(),
+            });
+        }
+        for (number, class) in self.classes.iter().enumerate() {
+            class.check()?;
+            let before = &self.classes[..number];
+            if before.iter().any(|other| other.name == class.name) {
+                return Err(ClassError::Twice {
+                    class: class.name.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+
     /// Classes of a site that decides for itself.
     pub fn new(classes: Vec<ClassConfig>) -> Self {
         Self {
@@ -127,6 +153,7 @@ impl Selector {
             classes: Default::default(),
             routes: Default::default(),
             decisions: VecDeque::with_capacity(DECISIONS_MAX),
+            decisions_lost: 0,
         };
         selector.config.classes.truncate(CLASSES_MAX);
         selector
@@ -218,6 +245,11 @@ impl Selector {
     /// The next record.
     pub fn poll_decision(&mut self) -> Option<Decision> {
         self.decisions.pop_front()
+    }
+
+    /// Records that were lost because the host took none: more than 64 waited.
+    pub fn decisions_lost(&self) -> u64 {
+        self.decisions_lost
     }
 
     /// Where each class's packets go.
@@ -362,7 +394,7 @@ impl Selector {
 
     fn see_probe(&mut self, path: PathIndex, direction: Direction, is_lost: bool) -> bool {
         let now = self.now;
-        let shared = self.shared_loss(path);
+        let shared = self.shared_loss(path, direction);
         self.watch(path, 0.0, |entry, classes| {
             entry.history.add_probe(direction, is_lost, now);
             let history = entry.history;
@@ -375,7 +407,7 @@ impl Selector {
 
     fn see_data(&mut self, path: PathIndex, direction: Direction, sent: u32, lost: u32) -> bool {
         let now = self.now;
-        let shared = self.shared_loss(path);
+        let shared = self.shared_loss(path, direction);
         self.watch(path, 0.0, |entry, classes| {
             let at = &mut entry.data_at[history::place(direction)];
             let span = now.since(*at);
@@ -414,7 +446,7 @@ impl Selector {
         let Some(entry) = self.entry_mut(path) else {
             return false;
         };
-        entry.metrics = *metrics;
+        entry.set_metrics(metrics);
         true
     }
 
@@ -511,16 +543,21 @@ impl Selector {
         self.paths.get_mut(path.as_usize())?.as_deref_mut()
     }
 
-    /// What the best other path loses, as a share; 0 where there is none.
-    fn shared_loss(&self, path: PathIndex) -> f64 {
+    /// What the best other path loses in that direction, as a share; 0 where there is none.
+    fn shared_loss(&self, path: PathIndex, direction: Direction) -> f64 {
         let others = self.paths.iter().enumerate();
         let others = others.filter(|(number, _)| *number != path.as_usize());
         let usable = others.filter_map(|(_, entry)| entry.as_ref());
         let usable = usable.filter(|entry| {
             entry.state == PathState::Up && !entry.is_draining() && !entry.damping.is_suppressed()
         });
-        let losses = usable.map(|entry| entry.history.shared(self.now));
+        let losses = usable.map(|entry| entry.history.shared(direction, self.now));
         losses.reduce(f64::min).unwrap_or(0.0)
+    }
+
+    /// Whether a state that was read from outside can be one of a selector.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.config.classes.len() <= CLASSES_MAX
     }
 
     /// Whether a class has no working path, or one whose numbers are past the thresholds of `yardstick`.

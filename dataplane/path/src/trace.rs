@@ -84,6 +84,12 @@ pub enum ReplayError {
         /// Which.
         version: u32,
     },
+    /// Its state is none of a selector.
+    #[error("line {line}: begin.selector.config.classes has more than 8: this is no recording")]
+    State {
+        /// Where.
+        line: usize,
+    },
     /// An override names a class that there is not.
     #[error("{key}: there is no class `{class}` in the trace; it has: {known}")]
     UnknownClass {
@@ -137,6 +143,9 @@ pub fn replay(lines: &[Line], overrides: &[Override]) -> Result<Replayed, Replay
                         line: index + 1,
                         version: *version,
                     });
+                }
+                if !selector.is_whole() {
+                    return Err(ReplayError::State { line: index + 1 });
                 }
                 let mut selector = (**selector).clone();
                 let judge = match player.take() {

@@ -210,6 +210,56 @@ fn a_trace_goes_on_after_new_classes_and_a_new_beginning() {
     );
 }
 
+#[test]
+fn a_state_with_senseless_numbers_is_refused_or_replayed_but_never_panics() {
+    let (_, trace) = eventful(7);
+    let begin = serde_json::to_string(&trace[0]).expect("it can be written");
+    let digits: Vec<usize> = begin
+        .bytes()
+        .enumerate()
+        .filter(|(_, byte)| byte.is_ascii_digit())
+        .map(|(place, _)| place)
+        .collect();
+    let mut readable = 0;
+    for seed in 0..400 {
+        let mut chance = Chance::new(seed);
+        let mut bytes = begin.clone().into_bytes();
+        for _ in 0..=chance.next() % 30 {
+            let place = digits[(chance.next() % digits.len() as u64) as usize];
+            bytes[place] = b'0' + (chance.next() % 10) as u8;
+        }
+        if let Ok(line) = serde_json::from_slice::<Line>(&bytes) {
+            readable += 1;
+            let mut senseless = trace.iter().take(300).cloned().collect::<Vec<_>>();
+            senseless[0] = line;
+            senseless.push(Line::Timeout(common::at(1e6)));
+            println!("seed {seed}");
+            let _ = replay(&senseless, &[]);
+        }
+    }
+    assert!(readable > 100, "{readable}");
+    let mut crowd = trace;
+    let mut config = SelectorConfig::new(ClassConfig::defaults());
+    config.classes.extend(ClassConfig::defaults());
+    config.classes.extend(ClassConfig::defaults());
+    assert!(config.check().is_err());
+    let text = begin.replacen(
+        "\"classes\":[",
+        &format!(
+            "\"classes\":[{},",
+            config
+                .classes
+                .iter()
+                .map(|class| serde_json::to_string(class).expect("it can be written"))
+                .collect::<Vec<_>>()
+                .join(",")
+        ),
+        1,
+    );
+    crowd[0] = serde_json::from_str(&text).expect("it can be read");
+    assert_eq!(replay(&crowd, &[]), Err(ReplayError::State { line: 1 }));
+}
+
 /// Writes the trace that the tests of `patronus replay` read, to the file that `PATRONUS_TRACE_OUT` names: after a change
 /// of the format.
 #[test]

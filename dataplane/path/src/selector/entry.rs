@@ -8,7 +8,7 @@ use super::history::{LossHistory, Recent, hold_down};
 use super::watch::{Averages, Watch};
 use crate::class::{ClassConfig, Sample};
 use crate::ids::CLASSES_MAX;
-use crate::metrics::{PathMetrics, PathState, StateReason};
+use crate::metrics::{Bandwidth, LossWindows, PathMetrics, PathState, StateReason};
 use crate::observation::PathProfile;
 use crate::time::Time;
 
@@ -60,6 +60,38 @@ impl Entry {
     pub(super) fn is_draining(&self) -> bool {
         let told = [StateReason::PeerSignalled, StateReason::Drained];
         self.is_drained || self.is_usable() && told.contains(&self.reason)
+    }
+
+    /// Takes the numbers. What is no number is not known: a trace could not carry it.
+    pub(super) fn set_metrics(&mut self, metrics: &PathMetrics) {
+        let known = |value: Option<f64>| value.filter(|value| value.is_finite());
+        let windows = |loss: LossWindows| LossWindows {
+            one_s: known(loss.one_s),
+            ten_s: known(loss.ten_s),
+            sixty_s: known(loss.sixty_s),
+        };
+        let bandwidth = |bandwidth: Option<Bandwidth>| {
+            bandwidth.filter(|it| it.bps.is_finite() && it.age_s.is_finite())
+        };
+        self.metrics = PathMetrics {
+            rtt_fast_ns: known(metrics.rtt_fast_ns),
+            rtt_slow_ns: known(metrics.rtt_slow_ns),
+            rtt_min_ns: known(metrics.rtt_min_ns),
+            rtt_p95_ns: known(metrics.rtt_p95_ns),
+            tx_jitter_ns: known(metrics.tx_jitter_ns),
+            rx_jitter_ns: known(metrics.rx_jitter_ns),
+            tx_loss: windows(metrics.tx_loss),
+            rx_loss: windows(metrics.rx_loss),
+            tx_data_loss: known(metrics.tx_data_loss),
+            rx_data_loss: known(metrics.rx_data_loss),
+            rx_queueing_ns: known(metrics.rx_queueing_ns),
+            queueing_ns: known(metrics.queueing_ns),
+            tx_bandwidth: bandwidth(metrics.tx_bandwidth),
+            rx_bandwidth: bandwidth(metrics.rx_bandwidth),
+            tx_bps: known(Some(metrics.tx_bps)).unwrap_or(0.0),
+            rx_bps: known(Some(metrics.rx_bps)).unwrap_or(0.0),
+            ..*metrics
+        };
     }
 
     /// Takes a state; a Down counts unless somebody wanted it.

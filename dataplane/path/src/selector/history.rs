@@ -19,7 +19,7 @@ impl Recent {
     pub(super) fn push(&mut self, now: Time) {
         self.times.rotate_right(1);
         self.times[0] = now;
-        self.len = (self.len + 1).min(RECENT_MAX as u8);
+        self.len = self.len.saturating_add(1).min(RECENT_MAX as u8);
     }
 
     /// How many of the last 10 minutes.
@@ -97,18 +97,16 @@ impl LossHistory {
         bucket.data_lost = bucket.data_lost.saturating_add(lost.min(sent));
     }
 
-    /// The share lost over the last minute in the worse direction, guarded against small numbers: what nothing is known
-    /// of has lost 1.7 %.
-    pub(super) fn shared(&self, now: Time) -> f64 {
-        let guarded = |lost: Lost| f64::from(lost.lost + 1) / f64::from(lost.of + PRIOR);
-        DIRECTIONS
-            .map(|direction| {
-                let (probes, data) = self.sum(direction, BUCKETS as u64 - 1, now);
-                let data = if data.of >= DATA_MIN { data } else { probes };
-                guarded(probes).max(data.share())
-            })
-            .into_iter()
-            .fold(0.0, f64::max)
+    /// The share lost over the last minute in one direction, guarded against small numbers: what nothing is known of has
+    /// lost 1.7 %.
+    pub(super) fn shared(&self, direction: Direction, now: Time) -> f64 {
+        let (probes, data) = self.sum(direction, BUCKETS as u64 - 1, now);
+        let guarded =
+            f64::from(probes.lost.saturating_add(1)) / f64::from(probes.of.saturating_add(PRIOR));
+        if data.of < DATA_MIN {
+            return guarded;
+        }
+        guarded.max(data.share())
     }
 
     /// What was lost over the last 30 to 40 s, in percent, in the worse direction; `None` where too little was sent.

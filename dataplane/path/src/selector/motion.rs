@@ -52,6 +52,7 @@ impl Selector {
         debug_assert_ne!(from, plan.to);
         if self.decisions.len() >= DECISIONS_MAX {
             self.decisions.pop_front();
+            self.decisions_lost += 1;
         }
         self.decisions.push_back(decision);
 
@@ -100,12 +101,13 @@ impl Selector {
         let left = route.leaving.and_then(|path| self.entry(path));
         let is_left_usable = left.is_some_and(Entry::is_usable);
         let rise_ns = route.path.map_or(0.0, |to| self.queueing_ns(to)) - motion.queueing_ns;
-        while motion.next_step <= now
-            && motion.next_step < route.deadline
-            && route.share < SHARE_ALL
-        {
+        for _ in 0..STEPS_MAX {
+            let is_due = motion.next_step <= now && motion.next_step < route.deadline;
+            if !is_due || route.share >= SHARE_ALL {
+                break;
+            }
             if rise_ns <= QUEUEING_RISE_NS {
-                route.share += SHARE_STEP;
+                route.share = (route.share + SHARE_STEP).min(SHARE_ALL);
             } else {
                 // The new path has enough for the moment: everything waits, though not for ever, since a class has one
                 // path, and one that cannot bear it will be left for a better one.
@@ -154,6 +156,8 @@ const SHARE_ALL: u16 = 256;
 /// A quarter of the flows, by their hash, for want of their bytes.
 const SHARE_STEP: u16 = 64;
 const STEP: Duration = Duration::from_secs(1);
+/// More than there can be until the move must end.
+const STEPS_MAX: usize = 40;
 const GAP_MIN: Duration = Duration::from_millis(5);
 /// After that, flows that never pause move too.
 const GRACE: Duration = Duration::from_secs(5);

@@ -177,6 +177,19 @@ impl Sim {
         sim
     }
 
+    /// Links that nobody prefers.
+    pub fn equal(classes: Vec<ClassConfig>, links: Vec<Link>, seed: u64) -> Self {
+        let mut sim = Self::bare(SelectorConfig::new(classes), links, seed);
+        for index in 0..sim.links.len() {
+            sim.see(Observation::Path(
+                PathIndex(index as u8),
+                profile(index as u8, 10),
+            ));
+            sim.set_up(index, true);
+        }
+        sim
+    }
+
     /// Links without paths.
     pub fn bare(config: SelectorConfig, links: Vec<Link>, seed: u64) -> Self {
         let start = at(1.0);
