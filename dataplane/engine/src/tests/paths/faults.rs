@@ -40,7 +40,10 @@ fn a_path_that_dies_is_left_within_300_ms() {
     }
     gaps.sort_unstable();
     let (median, longest) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    println!("gaps of {} streams: median {median:?}, longest {longest:?}", gaps.len());
+    println!(
+        "gaps of {} streams: median {median:?}, longest {longest:?}",
+        gaps.len()
+    );
     assert!(median <= Duration::from_millis(260), "{gaps:?}");
     assert!(longest <= Duration::from_millis(300), "{gaps:?}");
 }
