@@ -30,7 +30,7 @@ use crate::engine::{Engine, Event};
 use crate::lanes::Role;
 use crate::path_board::{PathBoard, Standing, Ways};
 use crate::path_setup::{
-    arrival, endpoint_from, is_on, outer_bytes, prober_config, selector_config,
+    arrival, endpoint_from, inner_mtu, is_on, outer_bytes, prober_config, selector_config,
 };
 use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{OwnedPeer, Slot};

@@ -16,9 +16,16 @@ pub(super) fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, tim
         let carries = matches!(state, Some(PathState::Up | PathState::Suspect));
         usable |= u16::from(carries) << path.0;
     }
+    let tunnel_mtu = engine.snapshot.mtu();
+    let narrow_mtu = |at: usize| {
+        let outer = paths.prober.mtu(PathIndex(at as u8))?;
+        let inner = inner_mtu(outer, ends[at].as_ref()?);
+        (usize::from(inner) < tunnel_mtu).then_some(inner)
+    };
     let ways = Ways {
         routes: *paths.selector.routes(),
         usable,
+        narrow_mtus: std::array::from_fn(|at| narrow_mtu(at).unwrap_or(0)),
     };
     set_roles(paths, &ways, time);
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -33,6 +40,8 @@ pub(super) fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, tim
         return false;
     }
     let old = outlets.ends;
+    let narrowest = ways.narrowest_mtu().unwrap_or(usize::MAX);
+    engine.narrowest_mtu = engine.narrowest_mtu.min(narrowest);
     outlets.ways = ways;
     outlets.has_several = has_several;
     if moved {
