@@ -9,6 +9,7 @@ mod lab_report;
 mod paths;
 mod policy;
 mod print;
+mod replay;
 mod status;
 mod verbs;
 
@@ -56,6 +57,9 @@ enum Verb {
     /// Tell what happened to paths, peers and uplinks, and why
     #[command(after_help = paths::EVENTS_HELP)]
     Events(paths::EventsArgs),
+    /// Decide again what a gateway decided about its paths, from a recorded trace
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),

@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, flows, keys,
-    lab_bench, lab_report, paths, policy, status,
+    lab_bench, lab_report, paths, policy, replay, status,
 };
 
 /// Runs a verb.
@@ -35,6 +35,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Path(verb) => paths::run(&verb),
         Verb::Ping(args) => paths::ping(&args),
         Verb::Events(args) => paths::events(&args),
+        Verb::Replay(args) => replay::run(&args).map(done),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),

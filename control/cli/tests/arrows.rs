@@ -9,12 +9,20 @@ use serde_json::Value;
 /// Who may depend on whom, below itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-aead", &[]),
+    ("patronus-impair", &[]),
     ("patronus-packet", &[]),
+    ("patronus-path", &[]),
     ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
     (
         "patronus-engine",
-        &["patronus-packet", "patronus-policy", "patronus-tunnel"],
+        &[
+            "patronus-impair",
+            "patronus-packet",
+            "patronus-path",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     ("patronus-io", &["patronus-packet"]),
     ("patronus-api", &[]),
@@ -55,6 +63,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-config",
             "patronus-gateway",
             "patronus-lab",
+            "patronus-path",
             "patronus-policy",
         ],
     ),
@@ -64,7 +73,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CONTROL_ONLY: &[&str] = &["tokio", "axum", "hyper", "rtnetlink", "clap", "serde_json"];
 const DATAPLANE: &[&str] = &[
     "patronus-aead",
+    "patronus-impair",
     "patronus-packet",
+    "patronus-path",
     "patronus-policy",
     "patronus-tunnel",
     "patronus-engine",

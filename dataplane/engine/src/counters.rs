@@ -70,6 +70,8 @@ drop_reasons! {
     DataNoSession => "data_no_session",
     /// A data message seen before.
     DataReplayed => "data_replayed",
+    /// A data message seen before that came on one of its peer's several paths: a copy, sent in case the first is lost.
+    DataCopy => "data_copy",
     /// A data message behind the replay window.
     DataTooOld => "data_too_old",
     /// A data message with a counter past the protocol's limit.
@@ -179,6 +181,12 @@ counters! {
     consumed,
     /// Handshakes, cookies, keepalives and refusals to far senders of our own that were sent. Not part of the balance.
     own_sent,
+    /// Hellos sent, beside the balance like all messages of our own, among which they are counted too.
+    hellos_sent,
+    /// Hellos received; they are among `consumed`.
+    hellos_received,
+    /// Copies of data sent on a second path while the first is suspect; among `own_sent`.
+    copies_sent,
     /// Messages of our own that the kernel refused. Not part of the balance.
     own_failed,
     /// Packets that wait for a handshake: a gauge.

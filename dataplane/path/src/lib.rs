@@ -10,22 +10,32 @@
 //! session.
 
 pub mod class;
+mod cusum;
+mod dice;
+mod estimate;
 pub mod ids;
+mod liveness;
 pub mod message;
 pub mod metrics;
+mod mtu;
 pub mod observation;
+mod outbox;
+mod path;
 pub mod prober;
 pub mod record;
 pub mod selector;
 pub mod time;
 pub mod trace;
+mod train;
 
 pub use class::{Bounds, ClassConfig, Scoring};
 pub use ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex};
 pub use message::Hello;
 pub use metrics::{Bandwidth, BandwidthSource, LossWindows, PathMetrics, PathState, StateReason};
 pub use observation::{Command, Direction, Observation};
-pub use prober::{Arrival, Cadence, PathCounters, PathSpec, Prober, ProberConfig, Transmit};
+pub use prober::{
+    Arrival, Cadence, PathCounters, PathEvents, PathSpec, Prober, ProberConfig, Transmit,
+};
 pub use record::Decision;
 pub use selector::{Route, Selector, SelectorConfig};
 pub use time::Time;

@@ -210,7 +210,7 @@ fn learned(remote: SocketAddr) -> Endpoint {
         remote,
         local: Some([192, 0, 2, 1].into()),
         door: Door::Listen,
-        uplink: UplinkId::ANY,
+        uplink: UplinkId(0),
     }
 }
 

@@ -1,0 +1,75 @@
+//! Brownouts: how soon loss, latency and jitter move a class, and what does not.
+
+mod common;
+
+use common::{BULK, DEFAULT, INTERACTIVE, Link, REALTIME, Sim, percentile};
+use patronus_path::record::Cause;
+use patronus_path::{ClassConfig, ClassId};
+
+const SEEDS: u64 = 200;
+
+/// Times from a fault on the path in use until the class has left it, in seconds, sorted by seed.
+fn delays(class: ClassId, fault: impl Fn(&mut Link)) -> Vec<f64> {
+    let delays = (0..SEEDS).map(|seed| {
+        let links = vec![Link::new(20.0), Link::new(30.0)];
+        let mut sim = Sim::new(ClassConfig::defaults(), links, seed);
+        sim.run(30.0 + seed as f64 / SEEDS as f64);
+        assert_eq!(sim.path(class), Some(0), "seed {seed}");
+        let start = sim.now;
+        fault(&mut sim.links[0]);
+        sim.run(30.0);
+        let switches = sim.switches(class, start);
+        let first = switches
+            .first()
+            .unwrap_or_else(|| panic!("seed {seed}: no move"));
+        assert_eq!(first.cause, Cause::Sla, "seed {seed}");
+        assert_eq!(switches.len(), 1, "seed {seed}: {switches:?}");
+        first.at.since(start).as_secs_f64()
+    });
+    delays.collect()
+}
+
+#[test]
+fn twenty_percent_of_loss_moves_realtime_within_two_and_a_half_seconds() {
+    let mut delays = delays(REALTIME, |link| link.loss = [0.2, 0.2]);
+    let p95_s = percentile(&mut delays, 0.95);
+    assert!(p95_s <= 2.5, "p95 {p95_s} s");
+}
+
+#[test]
+fn three_hundred_milliseconds_more_move_realtime_within_one_and_a_half_seconds() {
+    let mut delays = delays(REALTIME, |link| link.rtt_ms += 300.0);
+    let p95_s = percentile(&mut delays, 0.95);
+    assert!(p95_s <= 1.5, "p95 {p95_s} s");
+}
+
+#[test]
+fn sixty_milliseconds_of_jitter_move_realtime_within_one_and_a_half_seconds() {
+    let mut delays = delays(REALTIME, |link| link.jitter_ms += 60.0);
+    let p95_s = percentile(&mut delays, 0.95);
+    assert!(p95_s <= 1.5, "p95 {p95_s} s");
+}
+
+#[test]
+fn two_percent_of_loss_on_both_paths_for_an_hour_moves_nobody() {
+    for seed in 0..4 {
+        let links = vec![Link::new(20.0).lossy(0.02), Link::new(20.0).lossy(0.02)];
+        let mut sim = Sim::new(ClassConfig::defaults(), links, seed);
+        sim.run(10.0);
+        let start = sim.now;
+        let mut violations = Vec::new();
+        for _ in 0..3600 {
+            sim.run(1.0);
+            for class in [REALTIME, DEFAULT] {
+                if !sim.violated(class).is_empty() {
+                    violations.push((sim.now, class));
+                }
+            }
+        }
+        assert!(violations.is_empty(), "seed {seed}: {violations:?}");
+        for class in [REALTIME, INTERACTIVE, DEFAULT, BULK] {
+            let switches = sim.switches(class, start);
+            assert!(switches.is_empty(), "seed {seed}: {switches:?}");
+        }
+    }
+}
