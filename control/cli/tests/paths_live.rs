@@ -103,7 +103,6 @@ fn a_running_gateway_tells_its_peers_and_what_happened_to_them() {
 }
 
 #[test]
-#[ignore = "needs the engine's paths: until then a gateway has none to show"]
 fn the_only_path_is_up_answers_pings_and_keeps_its_traffic_when_drained() {
     if !can_run() {
         return;

@@ -141,7 +141,7 @@ impl PathDesk {
                 return None;
             }
             PathEvent::Trace(line) => {
-                self.trace_line(id, line);
+                self.trace_line(id, named(line, name));
                 return None;
             }
             PathEvent::Moved(path, endpoint) => {
@@ -360,6 +360,18 @@ impl Drop for Recording {
         self.desk.workers.order(self.worker, order);
         traces.remove(&self.peer);
     }
+}
+
+/// The line with the peer's name where it has one: workers know numbers only.
+fn named(line: Arc<trace::Line>, name: &str) -> Arc<trace::Line> {
+    if !matches!(*line, trace::Line::Begin { .. }) {
+        return line;
+    }
+    let mut line = Arc::unwrap_or_clone(line);
+    if let trace::Line::Begin { peer, .. } = &mut line {
+        *peer = name.to_owned();
+    }
+    Arc::new(line)
 }
 
 /// What operators call a path: as configured, or, for one that the peer opened, as the prober names it: the uplink and
