@@ -171,8 +171,7 @@ fn start(file: &LabFile, seed: u64, options: &LabOptions, stop: &Stop) -> Result
     let program = Program::Patronus {
         binary: options.binary.clone(),
     };
-    let is_multipath =
-        GATEWAYS_TAKE_SEVERAL_UPLINKS && file.uplinks().iter().any(|count| *count > 1);
+    let is_multipath = file.uplinks().iter().any(|count| *count > 1);
     let several = lab.sites.iter().filter(|_| is_multipath).map(|site| {
         let config = lab.multipath_config(site, Family::V4);
         (config.interface.clone(), config)
@@ -419,6 +418,3 @@ impl Lateness {
 }
 
 const SEED_DEFAULT: u64 = 1;
-/// Whether the gateway reads several `[[uplink]]` and a peer's `endpoints`. While it does not, each gateway uses the first
-/// uplink of its site; the others are there for the hosts of the lab.
-const GATEWAYS_TAKE_SEVERAL_UPLINKS: bool = false;
