@@ -62,13 +62,15 @@ pub(crate) fn configure(engine: &mut Engine, slot: Slot) {
         return;
     };
     match (is_on, &peer.outlets) {
-        (true, None) => {
-            peer.outlets = Some(Outlets::following(&peer.spec.board, worker));
-            follow(engine, slot);
-        }
+        (true, None) => peer.outlets = Some(Outlets::following(&peer.spec.board, worker)),
         (false, Some(_)) => peer.outlets = None,
         (true, Some(_)) | (false, None) => {}
     }
+    if let Some(outlets) = &mut peer.outlets {
+        // A configuration may come with another board, whose epoch says nothing.
+        outlets.epoch = u64::MAX;
+    }
+    follow(engine, slot);
 }
 
 /// Reads the board. What cannot be read whole is read with the next packet.

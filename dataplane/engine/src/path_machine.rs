@@ -36,7 +36,9 @@ use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{OwnedPeer, Slot};
 use crate::snapshot::PeerId;
 use crate::steering::Outlets;
-use outcome::{count, observe_loads, packets_on_all_lanes, publish_change, refresh, settle};
+use outcome::{
+    count, observe_loads, packets_on_all_lanes, publish_change, refresh, republish, settle,
+};
 
 /// A peer without traffic for this long is idle: no hellos.
 const IDLE_AFTER: Duration = Duration::from_secs(15 * 60);
@@ -453,6 +455,7 @@ pub(crate) fn reconfigure(engine: &mut Engine, slot: Slot, moved: bool, now: Ins
             });
             paths.selector.configure(classes, time);
         }
+        republish(engine, slot, paths, time);
         drive_later(engine, slot, paths, now);
     });
 }

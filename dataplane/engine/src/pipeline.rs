@@ -652,7 +652,8 @@ fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoi
         Ok(Opened::Reply(len)) => {
             let id = peer.spec.id;
             lanes::heard(&mut peer.role);
-            let moved = arrived(peer, &engine.snapshot, endpoint, None);
+            // Also on a known path: it works, which is more than is known of any other, and what waits goes there.
+            let moved = roam(peer, endpoint);
             engine.udp_out.commit_own(len, endpoint);
             engine.counters.consumed += 1;
             engine.peers.count(slot, datagram.len() as u64, len as u64);

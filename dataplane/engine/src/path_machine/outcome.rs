@@ -136,6 +136,18 @@ pub(super) fn refresh(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, ti
     board.set_starved(paths.prober.starved());
 }
 
+/// Publishes everything, for a configuration may come with another board.
+pub(super) fn republish(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
+    refresh(engine, slot, paths, time);
+    let Some(peer) = engine.peers.get(slot) else {
+        return;
+    };
+    if let Some(outlets) = &peer.outlets {
+        peer.spec.board.set_ways(&outlets.ways);
+    }
+    peer.spec.board.changed();
+}
+
 /// Lanes have to look.
 pub(super) fn publish_change(engine: &Engine, slot: Slot) {
     if let Some(peer) = engine.peers.get(slot) {
