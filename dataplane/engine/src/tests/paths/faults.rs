@@ -44,7 +44,6 @@ fn a_path_that_dies_is_left_within_300_ms() {
         "gaps of {} streams: median {median:?}, longest {longest:?}",
         gaps.len()
     );
-    assert!(median <= Duration::from_millis(260), "{gaps:?}");
     assert!(longest <= Duration::from_millis(300), "{gaps:?}");
 }
 
