@@ -150,33 +150,19 @@ impl Stage<'_> {
             },
         };
         let mut ways = [Way::default(); 2];
-        for site in 0..2 {
-            let way = &mut ways[site];
+        for (site, way) in ways.iter_mut().enumerate() {
             *way = way_of(&records[site], spans, fault)?;
             let bad = self.numbers_of(site, &broken.pairs)?;
             way.count_switches(&events[site], fault_ns, &bad);
             way.count_switches(&early[site], fault_ns, &[]);
-            way.starved = starved[site]
-                .zip(starved_after[site])
-                .map(|(before, after)| after.saturating_sub(before));
+            way.starved = grown(starved[site], starved_after[site]);
         }
-        let after_ready_ns = broken.ready_ns.map(|ready_ns| {
-            let resumed = records
-                .iter()
-                .filter_map(|record| resumed_ns(record, spans.fault));
-            resumed.max().unwrap_or(mend_ns).saturating_sub(ready_ns)
-        });
         self.trials += 1;
-        let timeline = (0..2).flat_map(|site| {
-            let all = early[site].iter().chain(&events[site]);
-            let line = |event| line_of(self.watches[site].label(), event, fault_ns);
-            all.map(line).collect::<Vec<_>>()
-        });
         Ok(Trial {
-            timeline: timeline.collect(),
+            timeline: self.timeline(&early, &events, fault_ns),
             ways,
             bulk_stall_ns,
-            after_ready_ns,
+            after_ready_ns: broken.after_ready_ns(&records, spans.fault),
             size_noticed_ns,
             switches_between,
             pair_before: pair.to_string(),
@@ -294,9 +280,34 @@ impl Stage<'_> {
         ])
     }
 
+    fn timeline(
+        &self,
+        early: &[Vec<EventView>],
+        late: &[Vec<EventView>],
+        fault_ns: u64,
+    ) -> Vec<String> {
+        let sites = self.watches.iter().zip(early.iter().zip(late));
+        let lines = sites.flat_map(|(watch, (early, late))| {
+            let all = early.iter().chain(late);
+            all.map(|event| line_of(watch.label(), event, fault_ns))
+        });
+        lines.collect()
+    }
+
     fn starved(&self) -> [Option<u64>; 2] {
         // A gateway that is down has nothing to say.
         [0, 1].map(|site: usize| self.watches[site].starved().ok().flatten())
+    }
+}
+
+impl Broken {
+    /// From a gateway's readiness to the first packet in the direction that took longer.
+    fn after_ready_ns(&self, records: &[Record], span: Span) -> Option<u64> {
+        let ready_ns = self.ready_ns?;
+        let resumed = records
+            .iter()
+            .map(|record| resumed_ns(record, span).unwrap_or(span.to_ns));
+        Some(resumed.max()?.saturating_sub(ready_ns))
     }
 }
 
@@ -364,6 +375,11 @@ fn way_of(record: &Record, spans: Spans, fault: Fault) -> Result<Way> {
             && (fault.has_bulk() || bad.is_none_or(|at_ns| at_ns + CLEAN_NS < spans.fault.to_ns)),
         ..Way::default()
     })
+}
+
+/// What a counter grew by; `None` where it was not known at either time.
+fn grown(before: Option<u64>, after: Option<u64>) -> Option<u64> {
+    Some(after?.saturating_sub(before?))
 }
 
 /// When the first packet after the longest gap arrived.

@@ -131,7 +131,7 @@ impl Selector {
     /// is worse off than one of which some packets change their order once, and it takes little of the new path.
     fn grace(&self, class: usize, cause: Cause) -> Duration {
         match (self.config.classes[class].scoring, cause) {
-            (Scoring::Voice, Cause::Sla) => GRACE_VOICE,
+            (Scoring::Voice, Cause::Sla | Cause::Peer) => GRACE_VOICE,
             _ => GRACE,
         }
     }
