@@ -222,9 +222,13 @@ impl Liveness {
         [life, self.grace_until].into_iter().flatten().min()
     }
 
-    /// Silence that means Down (RFC 5880 section 6.8.4).
+    /// Silence that means Down (RFC 5880 section 6.8.4): as many hellos as the multiplier says are sent in it even by a
+    /// sender that always takes the whole interval. Such a one sends at 87.5 % of it on average, so a quarter of an
+    /// interval is kept for the path's jitter, and given back where it has none: it is what a flow waits for.
     pub(crate) fn detection(&self) -> Duration {
-        self.rhythm.interval * u32::from(self.rhythm.multiplier) + self.slack
+        let interval = self.rhythm.interval;
+        let reserve = interval / 4;
+        interval * u32::from(self.rhythm.multiplier) - reserve + self.slack.min(reserve)
     }
 
     fn suspicion(&self) -> Duration {
