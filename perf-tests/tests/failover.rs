@@ -47,9 +47,21 @@ fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }
 
+/// The kernel may take a second until a link that is up carries packets.
+fn await_more(flow: &NumberedFlow) {
+    let before = flow.received();
+    let has_come = (0..500).any(|_| {
+        pause(10);
+        flow.received() > before
+    });
+    assert!(has_come, "no packet came in five seconds");
+}
+
 /// Records of both flows over a fault that lasts 300 ms, and when it lasted.
 fn over(twin: &Twin, break_it: impl Fn(), mend_it: impl Fn()) -> ([Record; 2], Span) {
     let flows = bare_flows(twin);
+    flows.iter().for_each(await_more);
+    let begun_ns = now_ns();
     pause(300);
     let before_ns = now_ns();
     break_it();
@@ -57,12 +69,13 @@ fn over(twin: &Twin, break_it: impl Fn(), mend_it: impl Fn()) -> ([Record; 2], S
     pause(300);
     let to_ns = now_ns();
     mend_it();
+    flows.iter().for_each(await_more);
     pause(300);
     let after_ns = now_ns();
     let records = flows.map(|flow| flow.finish().unwrap());
     for record in &records {
         let before = record.account(Span {
-            from_ns: 0,
+            from_ns: begun_ns,
             to_ns: before_ns - 5_000_000,
         });
         assert!(before.sent > 100 && before.lost == 0, "{before:?}");
@@ -124,7 +137,7 @@ fn a_bottleneck_carries_its_rate_and_not_more() {
     }
     let twin = Twin::build(kernel(8_000_000)).unwrap();
     let [one, two] = &twin.sites;
-    // 1000 packets of 1250 bytes a second, twice what the link carries.
+    // 2000 packets of 1250 bytes a second: two and a half times what the link carries.
     let shape = Shape {
         rate_pps: 2000.0,
         payload_bytes: 1222,
@@ -132,10 +145,12 @@ fn a_bottleneck_carries_its_rate_and_not_more() {
     };
     let addr = two.uplink_addr(1).into();
     let flow = NumberedFlow::start(&one.gateway, &two.gateway, addr, shape).unwrap();
+    await_more(&flow);
+    let begun_ns = now_ns();
     pause(1000);
     let record = flow.finish().unwrap();
     let account = record.account(Span {
-        from_ns: 0,
+        from_ns: begun_ns,
         to_ns: u64::MAX,
     });
     let share = account.lost as f64 / account.sent as f64;
