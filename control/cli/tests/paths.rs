@@ -157,7 +157,7 @@ fn paths() -> Value {
             "loss_pct": null, "protect": false, "prefer": []
         }],
         "peers": [{
-            "peer": "branch", "public_key": "k", "is_site": true, "paths": [path()],
+            "peer": "branch", "public_key": "k", "is_site": true, "prober_starved": 2, "paths": [path()],
             "routes": [{"class": "default", "path": 0, "leaving": null, "protect": null, "pinned": null}]
         }]
     })

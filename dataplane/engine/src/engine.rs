@@ -522,9 +522,12 @@ impl Engine {
             .peers
             .iter()
             .filter(|(_, peer)| {
-                let kept = snapshot
-                    .peer(peer.spec.id)
-                    .filter(|spec| spec.public_key == peer.spec.public_key);
+                // A peer that was removed and added again, both since the last look, may have the same number and key.
+                // Its books are new.
+                let kept = snapshot.peer(peer.spec.id).filter(|spec| {
+                    spec.public_key == peer.spec.public_key
+                        && Arc::ptr_eq(&spec.stats, &peer.spec.stats)
+                });
                 kept.is_none_or(|spec| match &peer.role {
                     Role::Main(_) => spec.worker != self.config.worker,
                     Role::Lane(lane) => {

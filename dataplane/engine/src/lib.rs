@@ -13,6 +13,7 @@
 //! handle_snapshot
 //! ```
 
+mod admission;
 pub mod counters;
 mod engine;
 pub mod flow_table;

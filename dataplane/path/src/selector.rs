@@ -362,6 +362,15 @@ impl Selector {
             return false;
         };
         entry.set_state(state, reason, now);
+        let uplink = entry.profile.uplink;
+        if matches!(reason, StateReason::CarrierLost | StateReason::UplinkDown) {
+            // The paths beside it will be said to be down next: nobody moves there for that moment.
+            for entry in self.paths.iter_mut().flatten() {
+                if entry.profile.uplink == uplink && entry.is_usable() {
+                    entry.set_state(state, reason, now);
+                }
+            }
+        }
         true
     }
 

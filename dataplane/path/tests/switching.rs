@@ -591,3 +591,22 @@ fn the_next_best_path_of_every_class_stands_by() {
     sim.set_up(1, false);
     assert_eq!(sim.selector.standby(), 0);
 }
+
+#[test]
+fn a_lost_carrier_takes_all_paths_of_its_uplink_in_one_move() {
+    let config = SelectorConfig::new(ClassConfig::defaults());
+    let links = vec![Link::new(20.0), Link::new(20.0), Link::new(20.0)];
+    let mut sim = Sim::bare(config, links, 1);
+    // Two paths over the first uplink, and one over the second that costs more.
+    for (path, uplink, cost) in [(0, 0, 0), (1, 0, 1), (2, 1, 2)] {
+        sim.see(Observation::Path(PathIndex(path), profile(uplink, cost)));
+        sim.set_up(usize::from(path), true);
+    }
+    sim.run(60.0);
+    assert_eq!(sim.path(DEFAULT), Some(0));
+    let before = sim.now;
+    state(&mut sim, P, PathState::Down, StateReason::CarrierLost);
+    assert_eq!(sim.path(DEFAULT), Some(2));
+    state(&mut sim, Q, PathState::Down, StateReason::CarrierLost);
+    assert_eq!(sim.switches(DEFAULT, before).len(), 1);
+}
