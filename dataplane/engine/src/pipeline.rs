@@ -10,7 +10,6 @@
 //! Every function that takes a packet ends it: forwarded into an output, consumed, handed on, made to wait, or
 //! dropped with a reason. One that answers `false` took nothing and wants the outputs drained.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
@@ -20,9 +19,7 @@ use patronus_packet::{
 use patronus_tunnel::clock::Label;
 use patronus_tunnel::message::{DATA_OVERHEAD, INITIATION_LEN};
 use patronus_tunnel::peer::CONTROL_ROOM;
-use patronus_tunnel::{
-    Admission, Identity, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId,
-};
+use patronus_tunnel::{Message, MessageError, Opened, PeerIndex, Refused, Staged};
 
 use crate::admission::{initiation, response};
 use crate::counters::DropReason;

@@ -243,7 +243,7 @@ fn networks_between_the_sites_see_the_class_and_their_marks_arrive() {
         &with_header(&Packet::udp(A, B, &payload(10, 100)), DF, 0),
     );
     let sent = net.captured.last().expect("it was sent");
-    let mut frame = crate::sim::udp_frame(sent.from, None, &[sent.bytes.clone()]);
+    let mut frame = crate::sim::udp_frame(sent.from, None, std::slice::from_ref(&sent.bytes));
     frame.tos = frame_tos;
     let drops = drops_during(&mut net, B, |net| net.inject_frame(B, 0, frame));
     assert_eq!(drops, [(DropReason::CongestionUnmarkable, 1)]);
