@@ -21,7 +21,21 @@ const FRAGMENT_OVERHEAD_MAX: usize = 60 + 16 + 32;
 /// The narrowest path that is served, in bytes of inner IP: what every IPv4 host must reassemble (RFC 791 section 3.1).
 pub(crate) const INNER_MTU_MIN: usize = 576;
 
+/// Whether a packet can be sealed as it is: its path is no narrower than the tunnel, and it announces no segment size.
+#[inline]
+pub(crate) fn fits(packet: &[u8], info: &PacketInfo, narrow_mtu: Option<usize>) -> bool {
+    narrow_mtu.is_none() && !narrow::announces_mss(packet, info)
+}
+
+/// Whether a packet leaves the tunnel as it came: no router on the way had a word for it, and it announces no segment
+/// size.
+#[inline]
+pub(crate) fn leaves_unchanged(packet: &[u8], info: &PacketInfo, outer: u8) -> bool {
+    tos::is_unmarked(outer) && !narrow::announces_mss(packet, info)
+}
+
 /// Most packets that a frame of `packets` becomes on the narrowest path that any peer has.
+#[inline]
 pub(crate) fn packets_max(
     engine: &Engine,
     frame: &TunFrame,
@@ -43,6 +57,7 @@ pub(crate) fn packets_max(
 
 /// Makes a frame fit a path, whose inner MTU is given where it is smaller than the tunnel's: answers how many packets
 /// it becomes. `None`: it cannot be, it has been dropped, and its sender was told.
+#[cold]
 pub(crate) fn fit(
     engine: &mut Engine,
     frame: &mut TunFrame,
@@ -130,6 +145,7 @@ fn clamp_out(engine: &mut Engine, frame: &mut TunFrame, info: &PacketInfo, mtu: 
 /// A packet of `len` bytes at the start of the TUN batch's room is about to leave the tunnel, in which it travelled
 /// under the outer traffic class `outer`: carries congestion over, and sees to it that connections learn a segment size
 /// that fits.
+#[cold]
 pub(crate) fn leave_tunnel(
     engine: &mut Engine,
     slot: Slot,

@@ -416,8 +416,12 @@ fn seal(
     let padding = Padding {
         mtu: way.narrow_mtu.unwrap_or(engine.snapshot.mtu()),
     };
-    let Some(packets) = narrow::fit(engine, frame, info, way.narrow_mtu, packets, now) else {
-        return;
+    let packets = match narrow::fits(frame.buf.data(), info, way.narrow_mtu) {
+        true => packets,
+        false => match narrow::fit(engine, frame, info, way.narrow_mtu, packets, now) {
+            Some(packets) => packets,
+            None => return,
+        },
     };
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
@@ -676,7 +680,12 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, tos: u8, now
     let look = Look::at(packet, &info, engine.snapshot.policy());
     engine.stages.lap(Stage::Parse);
     let passed = flow_inbound(engine, &info, &look, id, len, now);
-    match passed.and_then(|()| narrow::leave_tunnel(engine, slot, len, &mut info, tos)) {
+    let is_plain = narrow::leaves_unchanged(&engine.tun_out.room()[..len], &info, tos);
+    let passed = match is_plain {
+        true => passed,
+        false => passed.and_then(|()| narrow::leave_tunnel(engine, slot, len, &mut info, tos)),
+    };
+    match passed {
         Ok(()) => {
             engine.stages.lap(Stage::Flow);
             // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.

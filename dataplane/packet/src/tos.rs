@@ -17,6 +17,12 @@ pub fn encapsulated(inner: u8) -> u8 {
     inner
 }
 
+/// Whether the outer traffic class changes nothing of any inner one: its sender does not take part in ECN.
+#[inline]
+pub fn is_unmarked(outer: u8) -> bool {
+    outer & ECN == 0
+}
+
 /// The inner traffic class when a packet leaves the tunnel (RFC 6040 section 4.2, figure 4); `None` where the packet is
 /// to be dropped: a router met congestion, and the inner sender does not understand marks.
 #[inline]
