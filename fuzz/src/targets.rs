@@ -21,6 +21,8 @@ use patronus_packet::vnet::VNET_HEADER_LEN;
 use patronus_packet::{
     Cutter, Endpoint, FrameBuf, Joining, Padding, Prefix, TunBatch, TunFrame, UdpFrame, VnetHeader,
 };
+use patronus_path::message::HELLO_LEN;
+use patronus_path::{Arrival, Hello, Prober, ProberConfig, Time};
 use patronus_tunnel::{Message, PrivateKey};
 use zeroize::Zeroizing;
 
@@ -39,6 +41,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("inner", inner),
     ("tun", tun),
     ("policy_manifest", policy_manifest),
+    ("hello", hello),
 ];
 
 /// An IP packet: what the parser says of it lies within it.
@@ -450,4 +453,53 @@ fn echo(direction: u8, number: u8) -> Vec<u8> {
     let sum = header_sum(&packet[..20]);
     packet[10..12].copy_from_slice(&(!sum).to_be_bytes());
     packet
+}
+
+/// Hellos, each with a time behind it: what is read is written the same, and a prober bears whatever they say.
+pub fn hello(data: &[u8]) {
+    let config = ProberConfig {
+        paths: Vec::new(),
+        uplinks: Vec::new(),
+        inner_mtu: 1420,
+    };
+    let mut now = Time(1_000_000_000);
+    let mut prober = Prober::new(config, 1, now);
+    for chunk in data.chunks(HELLO_LEN + 8).take(64) {
+        let Ok(hello) = Hello::parse(chunk) else {
+            continue;
+        };
+        let mut again = [0; HELLO_LEN];
+        assert_eq!(hello.write(&mut again), HELLO_LEN);
+        assert_eq!(
+            again,
+            chunk[..HELLO_LEN],
+            "what is read is written the same"
+        );
+        let mut wait = [0; 4];
+        let behind = &chunk[HELLO_LEN..];
+        let known = behind.len().min(4);
+        wait[..known].copy_from_slice(&behind[..known]);
+        now = now + Duration::from_micros(u64::from(u32::from_le_bytes(wait)));
+        let arrival = Arrival {
+            uplink: 255,
+            remote: SocketAddr::from(([192, 0, 2, 1], 1 + u16::from(behind.last().is_some()))),
+            local: None,
+        };
+        let path = prober.handle_hello(&arrival, &hello, chunk.len(), now);
+        drain_prober(&mut prober, now);
+        if let Some(path) = path {
+            let _ = prober.metrics(path, now);
+        }
+        prober.handle_timeout(now);
+        drain_prober(&mut prober, now);
+        assert!(prober.poll_timeout().is_none_or(|at| at > now));
+    }
+}
+
+fn drain_prober(prober: &mut Prober, now: Time) {
+    let sent = std::iter::from_fn(|| prober.poll_transmit(now))
+        .take(1000)
+        .count();
+    assert!(sent < 1000, "it never ends");
+    while prober.poll_observation().is_some() {}
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use nix::unistd::Uid;
 use serde::Serialize;
 
+use crate::enter::{self, IsRoot};
 use crate::mesh::{Conduct, Direction, Mesh, Rtt, SMALL_PAYLOAD_BYTES, UDP_PAYLOAD_BYTES};
 use crate::progress::Progress;
 use crate::{Family, GatewayReport, LabError, Packets, Program, Stop, enter_lab};
@@ -86,7 +87,7 @@ pub struct PingCount {
 /// [`LabError`] for a machine without namespaces or TUN (exit code 2) and for Ctrl-C (130), see
 /// [`crate::exit_code`]; otherwise the phase that failed. Everything is taken down either way.
 pub fn demo(options: &DemoOptions) -> Result<DemoReport> {
-    let is_root = Uid::effective().is_root();
+    let is_root = IsRoot(Uid::effective().is_root());
     enter_lab()?;
     let stop = Stop::on_signals()?;
     let report = match measured(options, &stop, is_root) {
@@ -104,7 +105,7 @@ pub fn demo(options: &DemoOptions) -> Result<DemoReport> {
     Ok(report)
 }
 
-fn measured(options: &DemoOptions, stop: &Stop, is_root: bool) -> Result<DemoReport> {
+fn measured(options: &DemoOptions, stop: &Stop, is_root: IsRoot) -> Result<DemoReport> {
     let progress = &Progress::new();
     let window = Duration::try_from_secs_f64(options.seconds)
         .with_context(|| format!("{} is no length of time", options.seconds))?;
@@ -186,12 +187,7 @@ fn measured(options: &DemoOptions, stop: &Stop, is_root: bool) -> Result<DemoRep
 }
 
 /// Says how to look inside and waits for Ctrl-C, which is the way to end a kept demo, not a failure.
-fn keep(mesh: &Mesh, progress: &Progress, stop: &Stop, is_root: bool) {
-    // Another shell of an unprivileged user has to become root of our user namespace first.
-    let user = match is_root {
-        true => String::new(),
-        false => format!("-t {} -U --preserve-credentials ", std::process::id()),
-    };
+fn keep(mesh: &Mesh, progress: &Progress, stop: &Stop, is_root: IsRoot) {
     progress.line("");
     progress.line("The lab stays up until Ctrl-C. From another shell:");
     for (site, gateway) in mesh.lab.sites.iter().zip(&mesh.gateways) {
@@ -201,20 +197,15 @@ fn keep(mesh: &Mesh, progress: &Progress, stop: &Stop, is_root: bool) {
             .iter()
             .find(|other| other.number != site.number);
         let Some(other) = other else { continue };
+        let ping = format!("ping {}", other.host_addr(Family::V4));
         progress.line(&format!(
-            "  nsenter {user}--net={} ping {}    # host of site {}",
-            site.host.path(),
-            other.host_addr(Family::V4),
+            "  {}    # host of site {}",
+            enter::in_host(site, is_root, &ping),
             site.number
         ));
-        let user = if is_root {
-            ""
-        } else {
-            "-U --preserve-credentials "
-        };
         progress.line(&format!(
-            "  nsenter -t {} {user}-n -m wg show    # gateway of site {}",
-            gateway.pid(),
+            "  {}    # gateway of site {}",
+            enter::in_gateway(gateway, is_root, "wg show"),
             site.number
         ));
     }

@@ -185,6 +185,7 @@ fn initiator(key: &PrivateKey, number: u32) -> Result<PeerConfig> {
         name: format!("initiator{number}"),
         public_key: key.public_key(),
         endpoint: None,
+        endpoints: Vec::new(),
         allowed_ips: vec![Prefix::host(address.into())],
         preshared_key: None,
         keepalive_s: None,

@@ -10,6 +10,7 @@ use patronus_packet::Prefix;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteMessage};
+use rtnetlink::packet_route::rule::RuleAction;
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder};
 
 use crate::Namespace;
@@ -78,11 +79,143 @@ pub fn configure(namespace: &Namespace, name: &str, setup: Setup<'_>) -> Result<
         let up = LinkUnspec::new_with_index(index).up().build();
         handle.link().change(up).execute().await?;
         for (destination, via) in setup.routes {
-            add_route(&handle, index, *destination, *via).await?;
+            add_route(&handle, index, *destination, *via, None).await?;
         }
         Ok(())
     })
     .with_context(|| format!("configuring {name} in {} with {setup:?}", namespace.label()))
+}
+
+/// Has an interface send real packets instead of superpackets: the kernel cuts what segmentation offload would leave to
+/// the device, TCP's and UDP's, since the device says that it takes one segment. Other than by ethtool's switches, this
+/// needs no ioctl.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn without_segmentation(namespace: &Namespace, name: &str) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::GsoMaxSegs(1))
+            .build();
+        handle.link().change(message).execute().await
+    })
+    .with_context(|| format!("taking segmentation off {name} in {}", namespace.label()))
+}
+
+/// Sets an interface up or down; down, the other end of a veth pair loses its carrier.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_up(namespace: &Namespace, name: &str, up: bool) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        let message = LinkUnspec::new_with_index(index);
+        let message = if up { message.up() } else { message.down() };
+        handle.link().change(message.build()).execute().await
+    })
+    .with_context(|| {
+        format!(
+            "setting {name} in {} {}",
+            namespace.label(),
+            if up { "up" } else { "down" }
+        )
+    })
+}
+
+/// Has what leaves with the source `source` take `interface`, to the given destinations on-link: as a machine with
+/// several uplinks needs it. `table` holds these routes and is nobody else's.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn route_by_source(
+    namespace: &Namespace,
+    interface: &str,
+    source: IpAddr,
+    destinations: &[Prefix],
+    table: u32,
+) -> Result<()> {
+    let index = index_of(namespace, interface)?;
+    netlink(namespace, async |handle| {
+        for destination in destinations {
+            if destination.addr().is_ipv4() != source.is_ipv4() {
+                continue;
+            }
+            let route = on_link(index, *destination).table_id(table).build();
+            handle.route().add(route).execute().await?;
+        }
+        match source {
+            IpAddr::V4(source) => {
+                let rule = handle.rule().add().v4().source_prefix(source, 32);
+                rule.table_id(table)
+                    .action(RuleAction::ToTable)
+                    .execute()
+                    .await
+            }
+            IpAddr::V6(source) => {
+                let rule = handle.rule().add().v6().source_prefix(source, 128);
+                rule.table_id(table)
+                    .action(RuleAction::ToTable)
+                    .execute()
+                    .await
+            }
+        }
+    })
+    .with_context(|| {
+        format!(
+            "routing what {} sends from {source} over {interface}",
+            namespace.label()
+        )
+    })
+}
+
+/// As [`add_metric_route`] without a next hop: the destinations are on the link itself.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_on_link_routes(
+    namespace: &Namespace,
+    name: &str,
+    destinations: &[Prefix],
+    metric: u32,
+) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        for destination in destinations {
+            add_route(&handle, index, *destination, None, Some(metric)).await?;
+        }
+        Ok(())
+    })
+    .with_context(|| {
+        format!(
+            "routing {destinations:?} over {name} in {} with metric {metric}",
+            namespace.label()
+        )
+    })
+}
+
+/// Adds a route through an interface that stands beside others to the same destination: the lowest metric counts for
+/// whoever is not bound to an interface.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn add_metric_route(
+    namespace: &Namespace,
+    name: &str,
+    destination: Prefix,
+    via: IpAddr,
+    metric: u32,
+) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        add_route(&handle, index, destination, Some(via), Some(metric)).await
+    })
+    .with_context(|| {
+        format!(
+            "routing {destination} over {name} in {} with metric {metric}",
+            namespace.label()
+        )
+    })
 }
 
 /// Replaces one address of an interface by another and renews the routes that went with it.
@@ -111,7 +244,7 @@ pub fn readdress(
         add_address(&handle, index, new).await?;
         // Linux drops IPv4 routes whose source address goes; those that stayed may be refused as present.
         for (destination, via) in routes {
-            match add_route(&handle, index, *destination, *via).await {
+            match add_route(&handle, index, *destination, *via, None).await {
                 Err(rtnetlink::Error::NetlinkError(refusal))
                     if refusal.raw_code() == -(nix::errno::Errno::EEXIST as i32) => {}
                 other => other?,
@@ -182,14 +315,14 @@ fn route_line(route: &RouteMessage) -> String {
     line
 }
 
-fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
+pub(crate) fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
     namespace
         .run(|| if_nametoindex(name))?
         .with_context(|| format!("no interface {name} in {}", namespace.label()))
 }
 
 /// Runs netlink requests inside a namespace; a netlink socket belongs to the namespace it was opened in.
-fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
+pub(crate) fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
 where
     T: Send,
     W: AsyncFnOnce(Handle) -> Result<T, rtnetlink::Error> + Send,
@@ -224,19 +357,27 @@ async fn add_route(
     index: u32,
     destination: Prefix,
     via: Option<IpAddr>,
+    metric: Option<u32>,
 ) -> Result<(), rtnetlink::Error> {
-    let network = destination.network();
-    let mut route = RouteMessageBuilder::<IpAddr>::new()
-        .output_interface(index)
-        .destination_prefix(network.addr(), network.prefix_len())
-        .expect("a prefix is never longer than its family allows");
+    let mut route = on_link(index, destination);
     if let Some(via) = via {
         // IPv4 over an IPv6 hop is a route too; the reverse is what the builder refuses.
         route = route.gateway(via).map_err(|_| {
             rtnetlink::Error::InvalidNla(format!("{via} cannot be the next hop to {destination}"))
         })?;
     }
+    if let Some(metric) = metric {
+        route = route.priority(metric);
+    }
     handle.route().add(route.build()).execute().await
+}
+
+fn on_link(index: u32, destination: Prefix) -> RouteMessageBuilder<IpAddr> {
+    let network = destination.network();
+    RouteMessageBuilder::<IpAddr>::new()
+        .output_interface(index)
+        .destination_prefix(network.addr(), network.prefix_len())
+        .expect("a prefix is never longer than its family allows")
 }
 
 /// Puts `peer` in place of the peer that the veth builder made of a bare name.

@@ -107,13 +107,26 @@ impl Mesh {
         stop: &Stop,
         adjust: impl Fn(&mut GatewayConfig),
     ) -> Result<Self> {
-        let lab = Lab::build(sites)?;
+        Self::on(Lab::build(sites)?, program, outer, stop, adjust)
+    }
+
+    /// Starts the gateways of a lab that is there, after `adjust` has seen each site's configuration.
+    ///
+    /// # Errors
+    /// As for [`Mesh::up`].
+    pub fn on(
+        lab: Lab,
+        program: &Program,
+        outer: Family,
+        stop: &Stop,
+        adjust: impl Fn(&mut GatewayConfig),
+    ) -> Result<Self> {
         let configs = lab.sites.iter().map(|site| lab.gateway_config(site, outer));
         let mut configs: Vec<GatewayConfig> = configs.collect();
         if let Program::Nebula { binary, .. } = program {
             nebula::issue(binary, &lab, &mut configs)?;
         }
-        let mut gateways = Vec::with_capacity(sites);
+        let mut gateways = Vec::with_capacity(lab.sites.len());
         for (site, mut config) in lab.sites.iter().zip(configs) {
             stop.check()?;
             adjust(&mut config);

@@ -210,6 +210,7 @@ mod tests {
                 name: "site2".into(),
                 public_key: PrivateKey::generate().public_key(),
                 endpoint: Some("198.18.2.2:51820".parse().unwrap()),
+                endpoints: Vec::new(),
                 allowed_ips: prefixes(&["10.2.0.0/24", "fd00:2::/64", "10.255.0.2/32"]),
                 preshared_key: None,
                 keepalive_s: None,
@@ -217,6 +218,8 @@ mod tests {
             cores: vec![0],
             socket_buffer_kib,
             credentials: Vec::new(),
+            uplinks: Vec::new(),
+            appendix: String::new(),
         }
     }
 

@@ -98,6 +98,30 @@ pub fn udp_receive_overflows(namespace: &Namespace) -> Result<u64> {
     of_snmp(&read_snmp(namespace)?, "Udp", "RcvbufErrors")
 }
 
+/// Frames that interfaces of a namespace have received so far.
+///
+/// # Errors
+/// When `/proc/net/dev` cannot be read or lacks one of them.
+pub fn frames_received(namespace: &Namespace, interfaces: &[String]) -> Result<u64> {
+    let path = "/proc/thread-self/net/dev";
+    let text = namespace
+        .run(|| fs::read_to_string(path))?
+        .with_context(|| format!("reading {path} in {}", namespace.label()))?;
+    let counts = interfaces.iter().map(|name| {
+        frames_of_dev(&text, name).with_context(|| format!("/proc/net/dev has no {name}"))
+    });
+    counts.sum()
+}
+
+/// The second number behind an interface's name.
+fn frames_of_dev(text: &str, name: &str) -> Option<u64> {
+    let mut rows = text
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(':'));
+    let (_, numbers) = rows.find(|(interface, _)| *interface == name)?;
+    numbers.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn read_snmp(namespace: &Namespace) -> Result<String> {
     // Not /proc/net: that is the namespace of the thread group's leader.
     let path = "/proc/thread-self/net/snmp";
@@ -138,6 +162,17 @@ fn state_of_stat(text: &str) -> Option<char> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn received_frames_are_found_by_the_whole_name_of_the_interface() {
+        let text = "Inter-|   Receive                            |  Transmit\n \
+                    face |bytes    packets errs drop|bytes    packets\n\
+                    \x20   lo:    1608      20    0    0     1608      20\n\
+                    site1u0: 9000 7 0 0 12 3\nsite1u01: 9000 8 0 0 12 3\n";
+        assert_eq!(frames_of_dev(text, "site1u0"), Some(7));
+        assert_eq!(frames_of_dev(text, "lo"), Some(20));
+        assert_eq!(frames_of_dev(text, "site1"), None);
+    }
 
     #[test]
     fn a_process_name_with_parentheses_does_not_shift_the_fields() {

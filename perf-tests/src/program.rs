@@ -60,12 +60,25 @@ pub struct GatewayConfig {
     pub mtu: u32,
     /// The sites it speaks to.
     pub peers: Vec<PeerConfig>,
+    /// Its uplinks, for a program that takes more than one; empty where the routes decide.
+    pub uplinks: Vec<UplinkConfig>,
     /// The cores of its workers in order, for a program that takes such a list; empty for its default.
     pub cores: Vec<usize>,
     /// Send and receive buffer of its UDP sockets in KiB, for a program that takes one; `None` for its default.
     pub socket_buffer_kib: Option<u32>,
     /// Files it finds in [`STATE_DIR`] beside those made from this configuration: name and content.
     pub credentials: Vec<(String, String)>,
+    /// What is added to the configuration file of Patronus as it is, such as `[class.NAME]` tables.
+    pub appendix: String,
+}
+
+/// One of several uplinks.
+#[derive(Clone, Debug)]
+pub struct UplinkConfig {
+    /// Unique label.
+    pub name: String,
+    /// The interface it is bound to.
+    pub interface: String,
 }
 
 /// One peer of a gateway.
@@ -77,6 +90,8 @@ pub struct PeerConfig {
     pub public_key: PublicKey,
     /// Where it can be reached; `None` for a peer that must begin.
     pub endpoint: Option<SocketAddr>,
+    /// All its addresses, for a program that takes more than one; empty where `endpoint` says all.
+    pub endpoints: Vec<SocketAddr>,
     /// The inner prefixes behind it, routed to the tunnel interface.
     pub allowed_ips: Vec<Prefix>,
     /// The symmetric key shared with it.
@@ -267,15 +282,14 @@ fn patronus_files(config: &GatewayConfig) -> Files {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "[site]\nname = \"{}\"\nprivate_key_file = \"{}\"\ninterface = \"{}\"\nmtu = {}\naddresses = {}\n\n\
-         [[uplink]]\nname = \"wan\"\nlisten_port = {}",
+        "[site]\nname = \"{}\"\nprivate_key_file = \"{}\"\ninterface = \"{}\"\nmtu = {}\naddresses = {}",
         config.interface,
         key_path.display(),
         config.interface,
         config.mtu,
         toml_list(&config.addresses),
-        config.listen_port,
     );
+    text += &uplinks(config);
     if !config.cores.is_empty() || config.socket_buffer_kib.is_some() {
         let _ = writeln!(text, "\n[dataplane]");
     }
@@ -296,6 +310,9 @@ fn patronus_files(config: &GatewayConfig) -> Files {
         if let Some(endpoint) = peer.endpoint {
             let _ = writeln!(text, "endpoint = \"{endpoint}\"");
         }
+        if !peer.endpoints.is_empty() {
+            let _ = writeln!(text, "endpoints = {}", toml_list(&peer.endpoints));
+        }
         if let Some(interval_s) = peer.keepalive_s {
             let _ = writeln!(text, "keepalive = {interval_s}");
         }
@@ -305,14 +322,31 @@ fn patronus_files(config: &GatewayConfig) -> Files {
             files.push((path, base64_line(key.as_bytes())));
         }
     }
+    if !config.appendix.is_empty() {
+        let _ = writeln!(text, "\n{}", config.appendix);
+    }
     files.push((config_path(&config.interface), text));
     files
 }
 
-fn toml_list(prefixes: &[Prefix]) -> String {
-    let items: Vec<String> = prefixes
+fn uplinks(config: &GatewayConfig) -> String {
+    let port = config.listen_port;
+    let uplinks = config.uplinks.iter().map(|uplink| {
+        format!(
+            "\n[[uplink]]\nname = \"{}\"\ninterface = \"{}\"\nlisten_port = {port}\n",
+            uplink.name, uplink.interface
+        )
+    });
+    match config.uplinks.is_empty() {
+        true => format!("\n[[uplink]]\nname = \"wan\"\nlisten_port = {port}\n"),
+        false => uplinks.collect(),
+    }
+}
+
+fn toml_list(items: &[impl ToString]) -> String {
+    let items: Vec<String> = items
         .iter()
-        .map(|prefix| format!("\"{prefix}\""))
+        .map(|item| format!("\"{}\"", item.to_string()))
         .collect();
     format!("[{}]", items.join(", "))
 }
@@ -325,32 +359,38 @@ fn base64_line(key: &[u8]) -> String {
 mod tests {
     use super::*;
 
-    #[test]
-    fn patronus_gets_its_secrets_by_path_and_never_in_the_configuration() {
-        let key = PrivateKey::generate();
-        let psk = PresharedKey::generate();
-        let config = GatewayConfig {
+    fn config() -> GatewayConfig {
+        GatewayConfig {
             interface: "site1".into(),
-            private_key: key.clone(),
+            private_key: PrivateKey::generate(),
             listen_port: 51820,
             addresses: vec!["10.255.0.1/32".parse().unwrap()],
             mtu: 1420,
             cores: vec![1, 0],
             socket_buffer_kib: Some(4096),
             credentials: Vec::new(),
+            uplinks: Vec::new(),
+            appendix: String::new(),
             peers: vec![PeerConfig {
                 name: "site2".into(),
                 public_key: PrivateKey::generate().public_key(),
                 endpoint: Some("[fd18::2]:51820".parse().unwrap()),
+                endpoints: Vec::new(),
                 allowed_ips: vec![
                     "10.2.0.0/24".parse().unwrap(),
                     "fd00:2::/64".parse().unwrap(),
                 ],
-                preshared_key: Some(psk.clone()),
+                preshared_key: Some(PresharedKey::generate()),
                 keepalive_s: Some(25),
             }],
-        };
+        }
+    }
 
+    #[test]
+    fn patronus_gets_its_secrets_by_path_and_never_in_the_configuration() {
+        let config = config();
+        let key = config.private_key.clone();
+        let psk = config.peers[0].preshared_key.clone().unwrap();
         let files = patronus_files(&config);
 
         let (path, toml) = files.last().unwrap();
@@ -374,5 +414,36 @@ mod tests {
             );
         }
         assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn several_uplinks_and_endpoints_and_the_appendix_are_written() {
+        let text = uplinks(&GatewayConfig {
+            uplinks: ["wan0", "wan1"]
+                .map(|interface| UplinkConfig {
+                    name: format!("by-{interface}"),
+                    interface: interface.to_owned(),
+                })
+                .to_vec(),
+            ..config()
+        });
+        assert_eq!(text.matches("[[uplink]]").count(), 2);
+        assert!(
+            text.contains("name = \"by-wan1\"\ninterface = \"wan1\"\n"),
+            "{text}"
+        );
+        let mut config = config();
+        config.peers[0].endpoints = vec!["198.18.20.2:1".parse().unwrap(); 2];
+        config.appendix = "[class.realtime]\nprotect = true".to_owned();
+        let files = patronus_files(&config);
+        let (_, toml) = files.last().unwrap();
+        assert!(
+            toml.contains("endpoints = [\"198.18.20.2:1\", \"198.18.20.2:1\"]\n"),
+            "{toml}"
+        );
+        assert!(
+            toml.ends_with("[class.realtime]\nprotect = true\n"),
+            "{toml}"
+        );
     }
 }

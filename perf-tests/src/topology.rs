@@ -2,22 +2,26 @@
 //!
 //! ```text
 //! host 1 ── gateway 1 ──┐       LAN  10.I.0.0/24       fd00:I::/64    host .2, gateway .1
-//! host 2 ── gateway 2 ──┤ wan   WAN  198.18.I.0/24     fd18:I::/64    gateway .2, wan .1
+//! host 2 ── gateway 2 ──┤ wan   WAN  198.18.W.0/24     fd18:W::/64    gateway .2, wan .1
 //! host N ── gateway N ──┘       in the tunnel 10.255.0.I/32, fd00:255::I/128
 //! ```
 //!
-//! The WAN routes 198.18.0.0/15 (RFC 2544's benchmarking range) and fd18::/16 and knows no LAN: what reaches
+//! W is I for a site's first uplink and 16·u + I for uplink u, counted from 0. The WAN is one of two: the kernel's
+//! routing, with one uplink per site ([`Lab::build`]); or an [`Emulator`] that every uplink of every site is a port of
+//! ([`Lab::emulated`]), where each uplink reaches each other one without a router between them and any of that can be
+//! made bad. It carries 198.18.0.0/15 (RFC 2544's benchmarking range) and fd18::/16 and knows no LAN: what reaches
 //! another site's host has been through the tunnel.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use patronus_packet::Prefix;
 use patronus_tunnel::PrivateKey;
 
 use crate::Namespace;
+use crate::emulator::{Emulator, PortId, PortSpec};
 use crate::link::{self, End, Setup};
-use crate::program::{GatewayConfig, PeerConfig};
+use crate::program::{GatewayConfig, PeerConfig, UplinkConfig};
 
 /// The address family of a lab's inner or outer packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,9 +35,11 @@ pub enum Family {
 /// A WAN with sites around it. Everything vanishes with the value and the processes inside.
 #[derive(Debug)]
 pub struct Lab {
+    /// What joins the uplinks, where the kernel does not; first, so that it ends before its namespace goes.
+    pub emulator: Option<Emulator>,
     /// The sites, in order of their numbers.
     pub sites: Vec<Site>,
-    /// The namespace that routes between the sites.
+    /// The namespace between the sites.
     pub wan: Namespace,
 }
 
@@ -42,6 +48,8 @@ pub struct Lab {
 pub struct Site {
     /// Its number, 1 to 8.
     pub number: u8,
+    /// How many uplinks it has.
+    pub uplinks: u8,
     /// Where traffic starts and ends.
     pub host: Namespace,
     /// Where the gateway program runs.
@@ -63,9 +71,91 @@ impl Lab {
         let wan = Namespace::new("wan")?;
         prepare(&wan, true)?;
         let sites = (1..=sites)
-            .map(|number| Site::build(u8::try_from(number)?, &wan))
+            .map(|number| {
+                let site = Site::build(u8::try_from(number)?, 1)?;
+                site.join_router(&wan)?;
+                Ok(site)
+            })
             .collect::<Result<_>>()?;
-        Ok(Self { sites, wan })
+        Ok(Self {
+            emulator: None,
+            sites,
+            wan,
+        })
+    }
+
+    /// As [`Lab::build`], with an emulator for a WAN: `uplinks` has the number of uplinks of each site. Nothing is
+    /// impaired at first; [`Lab::port`] names what can be.
+    ///
+    /// # Errors
+    /// As for [`Lab::build`], or numbers of uplinks outside 1 to [`UPLINKS_MAX`].
+    pub fn emulated(uplinks: &[u8], seed: u64) -> Result<Self> {
+        ensure!(
+            (SITES_MIN..=SITES_MAX).contains(&uplinks.len()),
+            "{} sites: a lab has {SITES_MIN} to {SITES_MAX}",
+            uplinks.len()
+        );
+        let wan = Namespace::new("wan")?;
+        // Without addresses, and so without a voice of its own among the frames.
+        for scope in ["all", "default"] {
+            wan.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "1")?;
+        }
+        let (mut sites, mut ports) = (Vec::new(), Vec::new());
+        for (number, uplinks) in (1..).zip(uplinks) {
+            ensure!(
+                (1..=UPLINKS_MAX).contains(uplinks),
+                "{uplinks} uplinks of site {number}: a site has 1 to {UPLINKS_MAX}"
+            );
+            let site = Site::build(number, *uplinks)?;
+            ports.extend(site.join_emulator(&wan)?);
+            sites.push(site);
+        }
+        Ok(Self {
+            emulator: Some(Emulator::start(&wan, ports, seed)?),
+            sites,
+            wan,
+        })
+    }
+
+    /// As [`Lab::gateway_config`], for a program that takes several uplinks and several addresses of a peer: all that the
+    /// sites have.
+    pub fn multipath_config(&self, site: &Site, outer: Family) -> GatewayConfig {
+        let mut config = self.gateway_config(site, outer);
+        let others = self.sites.iter();
+        let others = others.filter(|other| other.number != site.number);
+        for (peer, other) in config.peers.iter_mut().zip(others) {
+            let addrs = (0..other.uplinks).map(|uplink| other.uplink_addr(uplink, outer));
+            peer.endpoint = None;
+            peer.endpoints = addrs
+                .map(|addr| SocketAddr::new(addr, LISTEN_PORT))
+                .collect();
+        }
+        let uplinks = (0..site.uplinks).map(uplink_interface);
+        config.uplinks = uplinks
+            .map(|interface| UplinkConfig {
+                name: interface.clone(),
+                interface,
+            })
+            .collect();
+        config
+    }
+
+    /// The emulator's port of an uplink, counted from 0, of the site with that number; `None` where there is none.
+    pub fn port(&self, site: u8, uplink: u8) -> Option<PortId> {
+        let before = self.sites.iter().take_while(|other| other.number != site);
+        let first: usize = before.map(|other| usize::from(other.uplinks)).sum();
+        let site = self.sites.iter().find(|other| other.number == site)?;
+        (uplink < site.uplinks).then_some(PortId(first + usize::from(uplink)))
+    }
+
+    /// Takes the carrier from an uplink, as a pulled cable does, or gives it back.
+    ///
+    /// # Errors
+    /// No such uplink, or the kernel's refusal.
+    pub fn set_carrier(&self, site: u8, uplink: u8, up: bool) -> Result<()> {
+        let at = self.sites.iter().find(|other| other.number == site);
+        let at = at.with_context(|| format!("no site {site}"))?;
+        link::set_up(&self.wan, &at.port_name(uplink), up)
     }
 
     /// The configuration of one site's gateway as a full mesh: every other site is a peer, reached over
@@ -79,6 +169,7 @@ impl Lab {
             name: other.interface(),
             public_key: other.key.public_key(),
             endpoint: Some(SocketAddr::new(other.wan_addr(outer), LISTEN_PORT)),
+            endpoints: Vec::new(),
             allowed_ips: other.prefixes(),
             preshared_key: None,
             keepalive_s: None,
@@ -90,16 +181,18 @@ impl Lab {
             addresses: site.tunnel_addresses().to_vec(),
             mtu: TUNNEL_MTU,
             peers: peers.collect(),
+            uplinks: Vec::new(),
             cores: cores_from(usize::from(site.number) - 1),
             socket_buffer_kib: None,
             credentials: Vec::new(),
+            appendix: String::new(),
         }
     }
 }
 
 /// The cores that this process may use, turned by `start`. All gateways of a lab share one machine: each begins
 /// with another core, or the first workers of all would meet on the first one.
-fn cores_from(start: usize) -> Vec<usize> {
+pub(crate) fn cores_from(start: usize) -> Vec<usize> {
     let Ok(allowed) = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)) else {
         return Vec::new();
     };
@@ -122,9 +215,14 @@ impl Site {
         lan(self.number, family, 2)
     }
 
-    /// The gateway's address on the WAN.
+    /// The gateway's address on the WAN: that of its first uplink.
     pub fn wan_addr(&self, family: Family) -> IpAddr {
-        wan(self.number, family, 2)
+        self.uplink_addr(0, family)
+    }
+
+    /// The address of one of the gateway's uplinks, counted from 0.
+    pub fn uplink_addr(&self, uplink: u8, family: Family) -> IpAddr {
+        wan(on_wan(self.number, uplink), family, 2)
     }
 
     /// What other sites route to this one.
@@ -155,23 +253,20 @@ impl Site {
         )
     }
 
-    fn build(number: u8, wan_namespace: &Namespace) -> Result<Self> {
+    /// Host and gateway with the LAN between them.
+    fn build(number: u8, uplinks: u8) -> Result<Self> {
         let host = Namespace::new(&format!("host {number}"))?;
         let gateway = Namespace::with_private_run(&format!("gateway {number}"))?;
         prepare(&host, false)?;
         prepare(&gateway, true)?;
         let site = Self {
             number,
+            uplinks,
             host,
             gateway,
             key: PrivateKey::generate(),
         };
-        let on_wan = site.interface();
         link::connect(end(&site.host, "eth0"), end(&site.gateway, LAN_INTERFACE))?;
-        link::connect(
-            end(&site.gateway, WAN_INTERFACE),
-            end(wan_namespace, &on_wan),
-        )?;
 
         // The LAN has the tunnel's MTU, so that hosts need no path MTU discovery and all programs get
         // segments of one size.
@@ -186,16 +281,58 @@ impl Site {
             &addresses,
             &routes,
         )?;
-        configure(wan_namespace, &on_wan, None, &wan_addresses(number, 1), &[])?;
-        let routes = gateway_routes(number);
-        configure(
-            &site.gateway,
-            WAN_INTERFACE,
-            None,
-            &wan_addresses(number, 2),
-            &routes,
-        )?;
         Ok(site)
+    }
+
+    fn join_router(&self, router: &Namespace) -> Result<()> {
+        let at_router = self.interface();
+        link::connect(end(&self.gateway, WAN_INTERFACE), end(router, &at_router))?;
+        configure(
+            router,
+            &at_router,
+            None,
+            &wan_addresses(self.number, 1),
+            &[],
+        )?;
+        let addresses = wan_addresses(self.number, 2);
+        let routes = gateway_routes(self.number);
+        configure(&self.gateway, WAN_INTERFACE, None, &addresses, &routes)
+    }
+
+    /// Every uplink gets a veth to the emulator, with a route to all other uplinks on it. What has the source address of
+    /// an uplink leaves over that; the rest over the first.
+    fn join_emulator(&self, wan: &Namespace) -> Result<Vec<PortSpec>> {
+        let mut ports = Vec::new();
+        for uplink in 0..self.uplinks {
+            let (name, interface) = (uplink_interface(uplink), self.port_name(uplink));
+            link::connect(end(&self.gateway, &name), end(wan, &interface))?;
+            link::without_segmentation(&self.gateway, &name)?;
+            link::configure(wan, &interface, Setup::default())?;
+            let number = on_wan(self.number, uplink);
+            let setup = Setup {
+                mtu: None,
+                addresses: &wan_addresses(number, 2),
+                routes: &[],
+            };
+            link::configure(&self.gateway, &name, setup)?;
+            let metric = u32::from(uplink) + 1;
+            link::add_on_link_routes(&self.gateway, &name, &wan_prefixes(), metric)?;
+            for family in [Family::V4, Family::V6] {
+                let source = self.uplink_addr(uplink, family);
+                let table = SOURCE_TABLE_FIRST + u32::from(uplink);
+                link::route_by_source(&self.gateway, &name, source, &wan_prefixes(), table)?;
+            }
+            ports.push(PortSpec {
+                interface,
+                prefixes: wan_addresses(number, 0).to_vec(),
+            });
+        }
+        Ok(ports)
+    }
+
+    /// The other end of an uplink, in the emulator's namespace.
+    fn port_name(&self, uplink: u8) -> String {
+        format!("{}u{uplink}", self.interface())
     }
 
     fn tunnel_addresses(&self) -> [Prefix; 2] {
@@ -208,7 +345,7 @@ impl Site {
 }
 
 /// Loopback up, and the switches that a router or a host needs.
-fn prepare(namespace: &Namespace, forwards: bool) -> Result<()> {
+pub(crate) fn prepare(namespace: &Namespace, forwards: bool) -> Result<()> {
     // Addresses are usable at once: nobody else is on these links.
     for scope in ["all", "default"] {
         namespace.sysctl(&format!("net/ipv6/conf/{scope}/disable_ipv6"), "0")?;
@@ -240,7 +377,7 @@ fn configure(
     )
 }
 
-fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
+pub(crate) fn end<'a>(namespace: &'a Namespace, name: &'a str) -> End<'a> {
     End { namespace, name }
 }
 
@@ -272,14 +409,30 @@ fn host_routes(number: u8) -> Vec<(Prefix, Option<IpAddr>)> {
 }
 
 fn gateway_routes(number: u8) -> Vec<(Prefix, Option<IpAddr>)> {
-    let v6 = Ipv6Addr::new(0xfd18, 0, 0, 0, 0, 0, 0, 0);
+    let [v4, v6] = wan_prefixes();
     vec![
-        (
-            prefix(Ipv4Addr::new(198, 18, 0, 0).into(), 15),
-            Some(wan(number, Family::V4, 1)),
-        ),
-        (prefix(v6.into(), 16), Some(wan(number, Family::V6, 1))),
+        (v4, Some(wan(number, Family::V4, 1))),
+        (v6, Some(wan(number, Family::V6, 1))),
     ]
+}
+
+/// All of the WAN.
+fn wan_prefixes() -> [Prefix; 2] {
+    let v6 = Ipv6Addr::new(0xfd18, 0, 0, 0, 0, 0, 0, 0);
+    [
+        prefix(Ipv4Addr::new(198, 18, 0, 0).into(), 15),
+        prefix(v6.into(), 16),
+    ]
+}
+
+/// The WAN's number of a site's uplink.
+fn on_wan(site: u8, uplink: u8) -> u8 {
+    16 * uplink + site
+}
+
+/// A gateway's interface towards the WAN, by the number of the uplink.
+pub fn uplink_interface(uplink: u8) -> String {
+    format!("wan{uplink}")
 }
 
 fn lan(number: u8, family: Family, last: u8) -> IpAddr {
@@ -304,11 +457,15 @@ fn prefix(addr: IpAddr, len: u8) -> Prefix {
 pub const SITES_MIN: usize = 2;
 /// The most sites one machine is asked to carry.
 pub const SITES_MAX: usize = 8;
+/// The most uplinks of one site: as many as its numbers on the WAN allow for.
+pub const UPLINKS_MAX: u8 = 8;
+/// The routing table of what leaves from the first uplink's address; the others' follow.
+const SOURCE_TABLE_FIRST: u32 = 100;
 /// Inner MTU of every program: 1500 less WireGuard's 80 bytes over IPv6.
 pub const TUNNEL_MTU: u32 = 1420;
 /// The UDP port of every gateway.
 pub const LISTEN_PORT: u16 = 51820;
 /// A gateway's interface towards its host.
 pub const LAN_INTERFACE: &str = "lan0";
-/// A gateway's interface towards the WAN.
+/// A gateway's interface towards the WAN: its first uplink.
 pub const WAN_INTERFACE: &str = "wan0";

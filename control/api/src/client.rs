@@ -1,6 +1,6 @@
 //! A blocking client. It speaks HTTP/1.0, so that an answer ends where the connection does.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,6 +8,11 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::paths::{
+    EventsQuery, EventsResponse, OrderedResponse, PathCommandRequest, PathView, PathsResponse,
+    PingRequest, PingResponse,
+};
+use crate::stream::{self, Body};
 use crate::types::{
     ApiError, DiffRequest, DiffResponse, ExplainRequest, ExplainResponse, FlowsQuery,
     FlowsResponse, PolicyResponse, StatusResponse,
@@ -125,6 +130,134 @@ impl Client {
         self.post("/v1/policy/diff", request)
     }
 
+    /// The paths to one peer, or to all.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn paths(&self, peer: Option<&str>) -> Result<PathsResponse, ClientError> {
+        let query = peer.map_or(String::new(), |peer| {
+            format!("?peer={}", percent_encoded(peer))
+        });
+        self.get(&format!("/v1/paths{query}"))
+            .map_err(|error| self.known(error))
+    }
+
+    /// One path, by number or name.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn path(&self, peer: &str, path: &str) -> Result<PathView, ClientError> {
+        self.get(&target(&[peer, path]))
+            .map_err(|error| self.known(error))
+    }
+
+    /// Orders something of a peer's paths.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn path_command(
+        &self,
+        peer: &str,
+        request: &PathCommandRequest,
+    ) -> Result<OrderedResponse, ClientError> {
+        self.post(&target(&[peer, "command"]), request)
+            .map_err(|error| self.known(error))
+    }
+
+    /// Round trips on a path.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn ping(
+        &self,
+        peer: &str,
+        path: &str,
+        request: &PingRequest,
+    ) -> Result<PingResponse, ClientError> {
+        self.post(&target(&[peer, path, "ping"]), request)
+            .map_err(|error| self.known(error))
+    }
+
+    /// Has a path's bandwidth measured; the figure stands in [`PathView`] a moment later.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn measure_bandwidth(
+        &self,
+        peer: &str,
+        path: &str,
+    ) -> Result<OrderedResponse, ClientError> {
+        self.post(&target(&[peer, path, "bandwidth"]), &())
+            .map_err(|error| self.known(error))
+    }
+
+    /// What happened.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn events(&self, query: &EventsQuery) -> Result<EventsResponse, ClientError> {
+        let number = |name: &str, value: Option<u64>| value.map(|it| format!("{name}={it}"));
+        let text = |name: &str, value: &Option<String>| {
+            value
+                .as_ref()
+                .map(|it| format!("{name}={}", percent_encoded(it)))
+        };
+        let terms = [
+            number("since", query.since),
+            text("peer", &query.peer),
+            text("kind", &query.kind),
+            number("max_age_s", query.max_age_s),
+            number("wait_s", query.wait_s),
+        ];
+        let terms: Vec<String> = terms.into_iter().flatten().collect();
+        self.get(&format!("/v1/events?{}", terms.join("&")))
+            .map_err(|error| self.known(error))
+    }
+
+    /// Records the paths of a peer into `out`, one JSON object a line; how many bytes that were.
+    ///
+    /// # Errors
+    /// See [`ClientError`]; also what `out` answers, as [`ClientError::Broken`].
+    pub fn trace(&self, peer: &str, seconds: u32, out: &mut dyn Write) -> Result<u64, ClientError> {
+        let mut stream = self.open()?;
+        let patience = PATIENCE + Duration::from_secs(seconds.into());
+        let broken = |reason| self.broken(reason);
+        stream.set_read_timeout(Some(patience)).map_err(broken)?;
+        let target = format!("{}?seconds={seconds}", target(&[peer, "trace"]));
+        // By HTTP/1.1 an answer says where it ends: one that was cut cannot pass for a whole one.
+        let head = format!("GET {target} HTTP/1.1\r\nHost: patronus\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).map_err(broken)?;
+        let mut reader = BufReader::new(stream);
+        let Some((status, body)) = stream::read_head(&mut reader).map_err(broken)? else {
+            return Err(self.foreign("not HTTP".to_owned()));
+        };
+        match (status, body) {
+            (200, Body::Chunked) => stream::copy_chunks(&mut reader, out).map_err(broken),
+            (200, Body::Whole) => Err(self.foreign("a recording in one piece".to_owned())),
+            (_, Body::Chunked) => Err(self.foreign(format!("status {status} in pieces"))),
+            (_, Body::Whole) => {
+                let mut answer = Vec::new();
+                let all = reader.take(ERROR_LEN_MAX).read_to_end(&mut answer);
+                all.map_err(broken)?;
+                let error = serde_json::from_slice(&answer);
+                let error = error.map_err(|error| self.foreign(error.to_string()))?;
+                Err(self.known(ClientError::Refused(error)))
+            }
+        }
+    }
+
+    /// A daemon that knows none of these requests is an old one; ours names the field that is wrong.
+    fn known(&self, error: ClientError) -> ClientError {
+        match error {
+            ClientError::Refused(error)
+                if error.field.is_none() && error.error == UNKNOWN_TARGET =>
+            {
+                self.foreign("the running daemon is too old to know this request".to_owned())
+            }
+            other => other,
+        }
+    }
+
     fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
         self.ask(
             &format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n"),
@@ -229,7 +362,13 @@ fn split_answer(answer: &[u8]) -> Option<(u16, &[u8])> {
         .then_some((status, &answer[end + 4..]))
 }
 
-/// For a value in a query (RFC 3986, section 2.1).
+/// A request about paths; the parts may hold anything.
+fn target(parts: &[&str]) -> String {
+    let parts = parts.iter().map(|part| percent_encoded(part));
+    format!("/v1/paths/{}", parts.collect::<Vec<_>>().join("/"))
+}
+
+/// For a value in a query, or a part of a path (RFC 3986, section 2.1).
 fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -247,6 +386,10 @@ fn percent_encoded(text: &str) -> String {
 const PATIENCE: Duration = Duration::from_secs(40);
 /// The longest answer: 100,000 flows are some 25 MiB.
 const ANSWER_LEN_MAX: u64 = 256 << 20;
+/// The longest refusal.
+const ERROR_LEN_MAX: u64 = 1 << 20;
+/// What a daemon says to a request that it does not know.
+const UNKNOWN_TARGET: &str = "no such path";
 
 #[cfg(test)]
 mod tests {
@@ -301,6 +444,36 @@ mod tests {
             assert!(matches!(against(answer), Err(ClientError::Foreign { .. })));
         }
         assert!(matches!(against(b""), Err(ClientError::Broken { .. })));
+    }
+
+    #[test]
+    fn a_daemon_that_knows_no_paths_is_called_old_and_one_that_misses_a_path_is_not() {
+        let client = Client {
+            path: PathBuf::from("/x"),
+        };
+        let refused = |error: &str, field: Option<&str>| {
+            client.known(ClientError::Refused(ApiError {
+                error: error.to_owned(),
+                field: field.map(str::to_owned),
+                fix: "f".to_owned(),
+            }))
+        };
+        let old = refused("no such path", None).to_string();
+        assert_eq!(
+            old,
+            "/x does not speak this program's API (the running daemon is too old to know this request): run the \
+             version of the daemon"
+        );
+        let missing = refused("no such path", Some("path"));
+        assert!(matches!(missing, ClientError::Refused(_)));
+    }
+
+    #[test]
+    fn parts_of_a_target_may_hold_slashes_and_angles() {
+        assert_eq!(
+            target(&["b/c", "wan1>198.51.100.2", "ping"]),
+            "/v1/paths/b%2Fc/wan1%3E198.51.100.2/ping"
+        );
     }
 
     #[test]

@@ -5,9 +5,17 @@
 //! line and the console read them. No tokio here, so that a verb that asks one question stays small.
 
 mod client;
+mod paths;
+mod stream;
 mod types;
 
 pub use client::{Client, ClientError};
+pub use paths::{
+    BandwidthView, BoundsView, CandidateView, ClassRouteView, ClassView, DecisionView, EventKind,
+    EventView, EventsQuery, EventsResponse, GradeView, LossView, OrderedResponse, PathCommand,
+    PathCommandRequest, PathStateView, PathView, PathsQuery, PathsResponse, PeerPathsView,
+    PingRequest, PingResponse, StandingView, TraceQuery, UtilitiesView,
+};
 pub use types::{
     ApiError, CandidateFile, CauseView, ConnectionView, Counter, DiagnosticView, DiffRequest,
     DiffResponse, DirectionView, EndView, ExplainRequest, ExplainResponse, FlowDiff, FlowView,
@@ -29,3 +37,9 @@ pub const REQUEST_LEN_MAX: usize = 16 << 20;
 pub const FLOWS_MAX: usize = 100_000;
 /// How many flows an answer lists where the request does not say.
 pub const FLOWS_DEFAULT: usize = 1_000;
+/// The longest that a request for events may wait, in seconds.
+pub const EVENTS_WAIT_MAX_S: u64 = 15;
+/// The longest that one recording may take, in seconds.
+pub const TRACE_MAX_S: u32 = 3600;
+/// The longest that one request for pings may take, in milliseconds.
+pub const PING_MAX_MS: u64 = 15_000;

@@ -338,6 +338,12 @@ pub struct FlowView {
     pub opened_by: String,
     /// The peer at the remote end: its name, or the start of its key.
     pub peer: Option<String>,
+    /// Its traffic class; absent where packets do not pass, or the daemon tells none.
+    #[serde(default)]
+    pub class: Option<String>,
+    /// The number of the path that its last packet took to the peer.
+    #[serde(default)]
+    pub path: Option<u8>,
     /// The worker that has it.
     pub worker: usize,
     /// Packets in both directions.

@@ -141,7 +141,8 @@ pub fn engine(args: EngineArgs) -> anyhow::Result<()> {
     finish(&report, common.gate, common.json, common.out)
 }
 
-fn finish(report: &Report, gate: bool, json: bool, out: Option<PathBuf>) -> anyhow::Result<()> {
+/// Publishes a report; with `gate` a missed target is a failure.
+pub fn finish(report: &Report, gate: bool, json: bool, out: Option<PathBuf>) -> anyhow::Result<()> {
     publish(report, &Destination { json, out })?;
     if gate && report.verdict.outcome == Outcome::Miss {
         let missed: Vec<String> = report

@@ -1,14 +1,15 @@
-//! `patronus bench throughput` and `patronus bench handshakes`: from the command line to the lab and back.
+//! `patronus bench throughput`, `bench handshakes` and `bench failover`: from the command line to the lab and back.
 
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use patronus_bench::Report;
+use patronus_lab::failover::FaultName;
 use patronus_lab::throughput::SIZES;
-use patronus_lab::{HandshakesOptions, ThroughputOptions};
+use patronus_lab::{FailoverOptions, HandshakesOptions, ThroughputOptions};
 
-use crate::lab_report;
 use crate::verbs::{peers, this_binary};
+use crate::{bench, failover_report, lab_report};
 
 /// The command line of `bench throughput`.
 #[derive(Debug, Args)]
@@ -63,6 +64,62 @@ pub struct HandshakesArgs {
     /// Write JSON, Markdown, a page with plots, percentiles and single trials into that directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// The command line of `bench failover`.
+#[derive(Debug, Args)]
+pub struct FailoverArgs {
+    /// What breaks: blackhole, protect, one_way, carrier, brownout_20, latency_step, square_wave, drain, peer_restart,
+    /// mtu_hole, or all
+    #[arg(
+        long,
+        value_name = "FAULT",
+        value_delimiter = ',',
+        default_value = "all"
+    )]
+    faults: Vec<FaultName>,
+    /// Trials of each; a square wave has one
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    trials: u16,
+    /// Length of each square wave in seconds; its bounds are those of ten minutes
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..=3600))]
+    seconds: u64,
+    /// Rate of each uplink, which the bulk flow fills
+    #[arg(long, value_name = "MBPS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    link_mbps: u64,
+    /// Tell on standard error what both gateways said during each trial
+    #[arg(long)]
+    events: bool,
+    /// One trial of each and short waves, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Fail when a target is missed
+    #[arg(long)]
+    gate: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+    /// Write JSON, Markdown, a page with plots, percentiles and single trials into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Breaks what joins two sites, and measures for how long their traffic does not get through.
+pub fn failover(args: FailoverArgs) -> anyhow::Result<()> {
+    let mut faults: Vec<_> = args.faults.iter().flat_map(FaultName::faults).collect();
+    faults.sort_unstable();
+    faults.dedup();
+    let measured = patronus_lab::failover(&FailoverOptions {
+        faults,
+        trials: args.trials.into(),
+        wave_seconds: args.seconds,
+        link_mbps: args.link_mbps,
+        quick: args.quick,
+        events: args.events,
+        binary: this_binary()?,
+    })?;
+    let report = failover_report::failover(&measured, args.quick)?;
+    bench::finish(&report, args.gate, args.json, args.out)
 }
 
 /// Measures one gateway against a crowd, and two under a flood.

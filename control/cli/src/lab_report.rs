@@ -299,7 +299,8 @@ pub fn compare(measured: &CompareReport, quick: bool) -> Result<Report> {
     Ok(report)
 }
 
-fn empty(bench: &str, note: &str, quick: bool) -> Result<Report> {
+/// A report without rows.
+pub fn empty(bench: &str, note: &str, quick: bool) -> Result<Report> {
     // The format itself says of a quick run that it is no measurement.
     let notes = if quick {
         Vec::new()
@@ -349,7 +350,8 @@ fn bars(report: &Report, name: &str, title: &str, figure: &str, unit: &str) -> P
     }
 }
 
-fn place(x: String, figure: &Figure) -> Point {
+/// A figure's place in a plot.
+pub fn place(x: String, figure: &Figure) -> Point {
     Point {
         x,
         y: figure.median,
@@ -358,7 +360,8 @@ fn place(x: String, figure: &Figure) -> Point {
     }
 }
 
-fn once(unit: &'static str, value: f64) -> Figure {
+/// A figure of one value.
+pub fn once(unit: &'static str, value: f64) -> Figure {
     Figure::new(unit, vec![value])
 }
 

@@ -1,10 +1,17 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
 mod bench;
+mod failover_report;
+mod flows;
+mod gateway;
 mod keys;
 mod lab_bench;
 mod lab_report;
+mod paths;
 mod policy;
+mod print;
+mod replay;
+mod status;
 mod verbs;
 
 use std::path::PathBuf;
@@ -26,6 +33,8 @@ enum Verb {
     Run(RunArgs),
     /// Show two or more gateways at work, in network namespaces made for it
     Demo(DemoArgs),
+    /// Run the sites of a file, with real gateways and bad uplinks, until Ctrl-C
+    Lab(LabArgs),
     /// Look at configuration files
     #[command(subcommand)]
     Config(ConfigVerb),
@@ -35,6 +44,25 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
+    /// Tell what the running gateway is
+    Status(status::StatusArgs),
+    /// List the live flows: their ends, peer, path and class
+    Flows(flows::FlowsArgs),
+    /// Show the paths to the peers: state, delay, loss, rates, and which classes use them
+    #[command(after_help = paths::PATHS_HELP)]
+    Paths(paths::PathsArgs),
+    /// Look at one path, pin, drain, measure or record
+    #[command(subcommand)]
+    Path(paths::PathVerb),
+    /// Measure round trips on a path, inside the tunnel
+    #[command(after_help = paths::PING_HELP)]
+    Ping(paths::PingArgs),
+    /// Tell what happened to paths, peers and uplinks, and why
+    #[command(after_help = paths::EVENTS_HELP)]
+    Events(paths::EventsArgs),
+    /// Decide again what a gateway decided about its paths, from a recorded trace
+    #[command(after_help = replay::HELP)]
+    Replay(replay::ReplayArgs),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),
@@ -88,6 +116,21 @@ struct DemoArgs {
     keep: bool,
 }
 
+#[derive(Debug, Args)]
+struct LabArgs {
+    /// The lab: sites, uplinks, impairments and their schedule, in TOML
+    file: PathBuf,
+    /// Chance that repeats itself; before the file's
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// End after that many seconds
+    #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..=2_678_400))]
+    seconds: Option<u64>,
+    /// Print one JSON document a line and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Subcommand)]
 enum ConfigVerb {
     /// Say whether a configuration file is right, and what it means
@@ -121,6 +164,8 @@ enum BenchVerb {
     Throughput(lab_bench::ThroughputArgs),
     /// Handshakes per second, and what an established peer keeps during an initiation flood
     Handshakes(lab_bench::HandshakesArgs),
+    /// How long traffic between two sites with two uplinks stops when something breaks
+    Failover(lab_bench::FailoverArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }

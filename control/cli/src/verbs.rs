@@ -13,12 +13,12 @@ use std::process::ExitCode;
 use anyhow::Context;
 use patronus_api::ClientError;
 use patronus_gateway::RunOptions;
-use patronus_lab::{CompareOptions, DemoOptions};
+use patronus_lab::{CompareOptions, DemoOptions, LabOptions};
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, RunArgs, Verb, bench, keys,
-    lab_bench, lab_report, policy,
+    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, flows,
+    keys, lab_bench, lab_report, paths, policy, replay, status,
 };
 
 /// Runs a verb.
@@ -29,11 +29,19 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
+        Verb::Status(args) => status::status(&args),
+        Verb::Flows(args) => flows::list(&args),
+        Verb::Paths(args) => paths::list(&args),
+        Verb::Path(verb) => paths::run(&verb),
+        Verb::Ping(args) => paths::ping(&args),
+        Verb::Events(args) => paths::events(&args),
+        Verb::Replay(args) => replay::run(&args).map(done),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),
         Verb::Genpsk => keys::genpsk().map(done),
         Verb::Demo(args) => demo(&args).map(done),
+        Verb::Lab(args) => lab(args).map(done),
         Verb::Bench(verb) => measure(verb).map(done),
     };
     match outcome {
@@ -56,6 +64,7 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Policy(args) => bench::policy(args),
         BenchVerb::Throughput(args) => lab_bench::throughput(args),
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
+        BenchVerb::Failover(args) => lab_bench::failover(args),
         BenchVerb::Compare(args) => compare(args),
     }
 }
@@ -86,6 +95,16 @@ fn demo(args: &DemoArgs) -> anyhow::Result<()> {
         binary: this_binary()?,
     };
     patronus_lab::demo(&options).map(drop)
+}
+
+fn lab(args: LabArgs) -> anyhow::Result<()> {
+    patronus_lab::lab(&LabOptions {
+        file: args.file,
+        seed: args.seed,
+        seconds: args.seconds.map(|seconds| seconds as f64),
+        json: args.json,
+        binary: this_binary()?,
+    })
 }
 
 fn compare(args: CompareArgs) -> anyhow::Result<()> {

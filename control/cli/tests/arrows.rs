@@ -9,16 +9,27 @@ use serde_json::Value;
 /// Who may depend on whom, below itself.
 const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-aead", &[]),
+    ("patronus-impair", &[]),
     ("patronus-packet", &[]),
+    ("patronus-path", &[]),
     ("patronus-policy", &["patronus-packet"]),
     ("patronus-tunnel", &["patronus-aead", "patronus-packet"]),
     (
         "patronus-engine",
-        &["patronus-packet", "patronus-policy", "patronus-tunnel"],
+        &[
+            "patronus-impair",
+            "patronus-packet",
+            "patronus-path",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     ("patronus-io", &["patronus-packet"]),
     ("patronus-api", &[]),
-    ("patronus-config", &["patronus-packet", "patronus-tunnel"]),
+    (
+        "patronus-config",
+        &["patronus-packet", "patronus-path", "patronus-tunnel"],
+    ),
     (
         "patronus-gateway",
         &[
@@ -28,11 +39,20 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-engine",
             "patronus-io",
             "patronus-packet",
+            "patronus-path",
             "patronus-policy",
             "patronus-tunnel",
         ],
     ),
-    ("patronus-lab", &["patronus-packet", "patronus-tunnel"]),
+    (
+        "patronus-lab",
+        &[
+            "patronus-api",
+            "patronus-impair",
+            "patronus-packet",
+            "patronus-tunnel",
+        ],
+    ),
     (
         "patronus-bench",
         &[
@@ -51,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-config",
             "patronus-gateway",
             "patronus-lab",
+            "patronus-path",
             "patronus-policy",
         ],
     ),
@@ -60,7 +81,9 @@ const ARROWS: &[(&str, &[&str])] = &[
 const CONTROL_ONLY: &[&str] = &["tokio", "axum", "hyper", "rtnetlink", "clap", "serde_json"];
 const DATAPLANE: &[&str] = &[
     "patronus-aead",
+    "patronus-impair",
     "patronus-packet",
+    "patronus-path",
     "patronus-policy",
     "patronus-tunnel",
     "patronus-engine",

@@ -15,13 +15,13 @@ use patronus_tunnel::PublicKey;
 
 use crate::diagnostic::{Report, quote};
 use crate::draft::{DraftPeer, DraftSite};
+use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::keys::{KeyText, looks_like_key};
 use crate::model::{
-    CipherCode, CoreList, Dataplane, FirewallMark, FlowSlots, Keepalive, Mtu, OffloadLimit,
-    Pinning, PolicyDir, PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, Uplink,
-    WorkerCount,
+    CipherCode, CoreList, Dataplane, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning, PolicyDir,
+    PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, WorkerCount,
 };
-use crate::raw::{Raw, RawDataplane, RawPeer, RawPolicy, RawSite, RawTable, RawUplink};
+use crate::raw::{Raw, RawDataplane, RawEndpoint, RawPeer, RawPolicy, RawSite, RawTable};
 use crate::suggest::nearest;
 
 pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite> {
@@ -47,7 +47,8 @@ pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite>
     }
     let interface = parsed(raw.interface, "[site] interface", report).unwrap_or_default();
     let mtu_line = raw.mtu.as_ref().map_or(raw.line, |mtu| mtu.line);
-    let mtu = integer(raw.mtu, "[site] mtu", Mtu::MIN..=u16::MAX, report).and_then(Mtu::new);
+    let mtu =
+        integer(raw.mtu.as_ref(), "[site] mtu", Mtu::MIN..=u16::MAX, report).and_then(Mtu::new);
     let routes = check_routes(raw.routes, raw.table, report);
     Some(DraftSite {
         name: name?,
@@ -112,7 +113,7 @@ fn check_routes(
         }
         Some(RawTable::Number(number)) => {
             let line = number.line;
-            let number = integer(Some(number), "[site] table", 1..=u32::MAX, report);
+            let number = integer(Some(&number), "[site] table", 1..=u32::MAX, report);
             (line, number.and_then(NonZeroU32::new).map(RouteTable::new))
         }
     };
@@ -126,9 +127,14 @@ fn check_routes(
 }
 
 pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Dataplane {
-    let workers = integer(raw.workers, "[dataplane] workers", 1..=u8::MAX, report)
-        .and_then(NonZeroU8::new)
-        .map(WorkerCount::new);
+    let workers = integer(
+        raw.workers.as_ref(),
+        "[dataplane] workers",
+        1..=u8::MAX,
+        report,
+    )
+    .and_then(NonZeroU8::new)
+    .map(WorkerCount::new);
     let flow_slots = raw.flow_slots.and_then(|slots| {
         let checked = u32::try_from(slots.value).ok().and_then(FlowSlots::new);
         if checked.is_none() {
@@ -153,14 +159,14 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
         report,
     );
     let spin = integer(
-        raw.spin_us,
+        raw.spin_us.as_ref(),
         "[dataplane] spin_us",
         0..=SpinTime::MAX_US,
         report,
     )
     .and_then(SpinTime::from_micros);
     let socket_buffer = integer(
-        raw.socket_buffer_kib,
+        raw.socket_buffer_kib.as_ref(),
         "[dataplane] socket_buffer_kib",
         SocketBuffer::MIN_KIB..=SocketBuffer::MAX_KIB,
         report,
@@ -180,7 +186,7 @@ pub(crate) fn check_dataplane(raw: RawDataplane, report: &mut Report) -> Datapla
 }
 
 /// The meaning of one of a few words.
-fn word<T: Copy>(
+pub(crate) fn word<T: Copy>(
     raw: Option<Raw<String>>,
     fault: &str,
     words: &[(&str, T)],
@@ -244,7 +250,7 @@ fn check_pinning(
     let mut cores = Vec::new();
     let mut complete = true;
     for cpu in cpus.value {
-        match integer(Some(cpu), "[dataplane] cpus", 0..=CORE_MAX, report) {
+        match integer(Some(&cpu), "[dataplane] cpus", 0..=CORE_MAX, report) {
             Some(core) => cores.push(core),
             None => complete = false,
         }
@@ -264,34 +270,6 @@ fn check_pinning(
             Pinning::Off
         }
     }
-}
-
-pub(crate) fn check_uplinks(raw: Vec<RawUplink>, report: &mut Report) -> Uplink {
-    let mut uplinks = raw.into_iter();
-    let mut uplink = Uplink::default();
-    if let Some(raw) = uplinks.next() {
-        let port = integer(
-            raw.listen_port,
-            "[[uplink]] listen_port",
-            0..=u16::MAX,
-            report,
-        );
-        let mark = integer(raw.mark, "[[uplink]] mark", 0..=u32::MAX, report);
-        uplink = Uplink {
-            name: parsed(raw.name, "[[uplink]] name", report).unwrap_or(uplink.name),
-            listen_port: port.unwrap_or(uplink.listen_port),
-            interface: parsed(raw.interface, "[[uplink]] interface", report),
-            mark: mark.and_then(NonZeroU32::new).map(FirewallMark::new),
-        };
-    }
-    for extra in uplinks {
-        report.at(
-            extra.line,
-            "more than one uplink: path selection over several uplinks is not built yet; keep one \
-            [[uplink]]",
-        );
-    }
-    uplink
 }
 
 pub(crate) fn check_peer(raw: RawPeer, report: &mut Report) -> Option<DraftPeer> {
@@ -322,10 +300,7 @@ pub(crate) fn check_peer(raw: RawPeer, report: &mut Report) -> Option<DraftPeer>
             }
         }
     });
-    let endpoint = raw.endpoint.and_then(|text| {
-        let line = text.line;
-        parsed(Some(text), "[[peer]] endpoint", report).map(|value| Raw { value, line })
-    });
+    let endpoints = check_endpoints(raw.endpoint, raw.endpoints, report);
     let mut allowed_ips = Vec::new();
     for text in raw.allowed_ips.map_or_else(Vec::new, |list| list.value) {
         let line = text.line;
@@ -335,7 +310,12 @@ pub(crate) fn check_peer(raw: RawPeer, report: &mut Report) -> Option<DraftPeer>
             line,
         }));
     }
-    let keepalive = integer(raw.keepalive, "[[peer]] keepalive", 0..=u16::MAX, report);
+    let keepalive = integer(
+        raw.keepalive.as_ref(),
+        "[[peer]] keepalive",
+        0..=u16::MAX,
+        report,
+    );
     let preshared_key_file = path(
         raw.preshared_key_file,
         "[[peer]] preshared_key_file",
@@ -344,15 +324,58 @@ pub(crate) fn check_peer(raw: RawPeer, report: &mut Report) -> Option<DraftPeer>
     Some(DraftPeer {
         name,
         public_key: public_key?,
-        endpoint,
+        endpoints,
         allowed_ips,
         keepalive: keepalive.and_then(NonZeroU16::new).map(Keepalive::new),
         preshared_key_file,
     })
 }
 
+/// `endpoint`, then `endpoints`: the first is where the peer is called.
+fn check_endpoints(
+    first: Option<Raw<String>>,
+    further: Option<Raw<Vec<Raw<RawEndpoint>>>>,
+    report: &mut Report,
+) -> Vec<Raw<CostedEndpoint>> {
+    let first = first.map(|text| ("[[peer]] endpoint", text, None));
+    let further = further.map_or_else(Vec::new, |list| list.value);
+    let further = further.into_iter().filter_map(|raw| {
+        let address = raw.value.address?;
+        Some(("[[peer]] endpoints", address, raw.value.cost))
+    });
+    let mut endpoints: Vec<Raw<CostedEndpoint>> = Vec::new();
+    for (place, text, cost) in first.into_iter().chain(further) {
+        let line = text.line;
+        let cost = integer(
+            cost.as_ref(),
+            "[[peer]] endpoints cost",
+            0..=u16::MAX,
+            report,
+        );
+        let Some(endpoint) = parsed::<PeerEndpoint>(Some(text), place, report) else {
+            continue;
+        };
+        if endpoints
+            .iter()
+            .any(|known| known.value.endpoint == endpoint)
+        {
+            report.at(
+                line,
+                format!("{place}: {endpoint} stands there twice: remove one"),
+            );
+            continue;
+        }
+        let value = CostedEndpoint {
+            endpoint,
+            cost: cost.unwrap_or(0),
+        };
+        endpoints.push(Raw { value, line });
+    }
+    endpoints
+}
+
 /// Reads a value that has a format of its own.
-fn parsed<T>(raw: Option<Raw<String>>, place: &str, report: &mut Report) -> Option<T>
+pub(crate) fn parsed<T>(raw: Option<Raw<String>>, place: &str, report: &mut Report) -> Option<T>
 where
     T: FromStr<Err: Display>,
 {
@@ -376,7 +399,7 @@ where
     }
 }
 
-fn prefix(raw: Raw<String>, place: &str, report: &mut Report) -> Option<Prefix> {
+pub(crate) fn prefix(raw: Raw<String>, place: &str, report: &mut Report) -> Option<Prefix> {
     let shown = quote(&raw.value);
     let fault = match raw.value.parse() {
         Ok(prefix) => return Some(prefix),
@@ -416,8 +439,8 @@ fn path(raw: Option<Raw<String>>, place: &str, report: &mut Report) -> Option<Ra
     })
 }
 
-fn integer<T>(
-    raw: Option<Raw<i64>>,
+pub(crate) fn integer<T>(
+    raw: Option<&Raw<i64>>,
     place: &str,
     range: RangeInclusive<T>,
     report: &mut Report,

@@ -5,20 +5,22 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use patronus_packet::Prefix;
+use patronus_path::PATHS_MAX;
 use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::check::{check_dataplane, check_peer, check_policy, check_site, check_uplinks};
+use crate::check::{check_dataplane, check_peer, check_policy, check_site};
+use crate::classes::{Classes, check_classes};
 use crate::diagnostic::{ConfigErrors, Report, quote};
-use crate::endpoint::PeerEndpoint;
+use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::keys::KeyText;
 use crate::load::SecretError;
 use crate::model::{
     Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site,
-    Uplink,
 };
 use crate::peers::{Peer, PeerSet};
 use crate::raw::{self, Raw};
+use crate::uplinks::{DraftUplinks, Uplinks, check_uplinks};
 
 /// A configuration that makes sense, with its secrets still in their files.
 #[derive(Clone, Debug)]
@@ -26,8 +28,9 @@ pub struct Draft {
     origin: String,
     site: DraftSite,
     dataplane: Dataplane,
-    uplink: Uplink,
+    uplinks: Uplinks,
     peers: Vec<DraftPeer>,
+    classes: Classes,
     policy: PolicySettings,
 }
 
@@ -45,7 +48,8 @@ pub(crate) struct DraftSite {
 pub(crate) struct DraftPeer {
     pub(crate) name: Option<Name>,
     pub(crate) public_key: Raw<PublicKey>,
-    pub(crate) endpoint: Option<Raw<PeerEndpoint>>,
+    /// The first is where the peer is called.
+    pub(crate) endpoints: Vec<Raw<CostedEndpoint>>,
     pub(crate) allowed_ips: Vec<Raw<Prefix>>,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) preshared_key_file: Option<Raw<PathBuf>>,
@@ -65,7 +69,8 @@ impl Config {
         let dataplane = raw.dataplane.map_or_else(Dataplane::default, |dataplane| {
             check_dataplane(dataplane, &mut report)
         });
-        let uplink = check_uplinks(raw.uplinks, &mut report);
+        let drafted = check_uplinks(raw.uplinks, &mut report);
+        let classes = check_classes(raw.classes, &drafted.uplinks, &mut report);
         let peers: Vec<DraftPeer> = raw
             .peers
             .into_iter()
@@ -75,7 +80,9 @@ impl Config {
             check_policy(policy, &mut report)
         });
         refuse_repeats(&peers, &mut report);
+        refuse_many_paths(&peers, &drafted, &mut report);
         if let Some(site) = &site {
+            drafted.refuse_tunnel(&site.interface, &mut report);
             refuse_loops(site, &peers, &mut report);
             refuse_small_mtu(site, &peers, &mut report);
         }
@@ -84,8 +91,9 @@ impl Config {
                 origin: origin.to_owned(),
                 site,
                 dataplane,
-                uplink,
+                uplinks: drafted.uplinks,
                 peers,
+                classes,
                 policy,
             }),
             Some(_) | None => Err(report.into_errors()),
@@ -136,10 +144,14 @@ impl Draft {
                         &mut report,
                     )
                 });
+            let mut endpoints = peer.endpoints.into_iter().map(|endpoint| endpoint.value);
+            let first = endpoints.next();
             peers.push(Peer {
                 name: peer.name,
                 public_key: peer.public_key.value,
-                endpoint: peer.endpoint.map(|endpoint| endpoint.value),
+                endpoint_cost: first.as_ref().map_or(0, |first| first.cost),
+                endpoint: first.map(|first| first.endpoint),
+                further_endpoints: endpoints.collect(),
                 allowed_ips: peer
                     .allowed_ips
                     .into_iter()
@@ -160,8 +172,9 @@ impl Draft {
                     routes: self.site.routes,
                 },
                 dataplane: self.dataplane,
-                uplink: self.uplink,
+                uplinks: self.uplinks,
                 peers: PeerSet::from_peers(peers),
+                classes: self.classes,
                 policy: self.policy,
             }),
             Some(_) | None => Err(report.into_errors()),
@@ -253,6 +266,26 @@ fn refuse_repeats(peers: &[DraftPeer], report: &mut Report) {
     }
 }
 
+/// Every uplink to every address is a path, and a peer has so many at most.
+fn refuse_many_paths(peers: &[DraftPeer], drafted: &DraftUplinks, report: &mut Report) {
+    let uplinks = drafted.uplinks.count();
+    for peer in peers {
+        let endpoints = peer.endpoints.len();
+        // A lone address over uplinks that are too many is their fault, and told there.
+        if endpoints > 1 && uplinks * endpoints > PATHS_MAX {
+            report.at(
+                peer.endpoints[0].line,
+                format!(
+                    "[[peer]] endpoints: {uplinks} uplinks × {endpoints} addresses are {} paths, and {PATHS_MAX} are \
+                     the most: remove addresses of {}",
+                    uplinks * endpoints,
+                    peer_title(peer)
+                ),
+            );
+        }
+    }
+}
+
 /// Refuses routes that would lead the tunnel's own packets back into the tunnel. In a table of its own
 /// nothing reads them but the operator's rules, so that policy routing stays possible.
 fn refuse_loops(site: &DraftSite, peers: &[DraftPeer], report: &mut Report) {
@@ -275,23 +308,21 @@ fn refuse_loops(site: &DraftSite, peers: &[DraftPeer], report: &mut Report) {
                 prefix.value
             ));
         }
-        let Some(Raw {
-            value: PeerEndpoint::Addr(addr),
-            line,
-        }) = &peer.endpoint
-        else {
-            continue;
-        };
-        let looping = peer
-            .allowed_ips
-            .iter()
-            .find(|prefix| !prefix.value.is_default() && prefix.value.contains(addr.ip()));
-        if let Some(prefix) = looping {
-            report.at(*line, format!(
-                "[[peer]] endpoint: {} lies inside the peer's own allowed IP {}, a routing loop: \
-                 narrow the allowed IP, or set routes = false in [site] and route yourself",
-                addr.ip(), prefix.value
-            ));
+        for endpoint in &peer.endpoints {
+            let PeerEndpoint::Addr(addr) = &endpoint.value.endpoint else {
+                continue;
+            };
+            let looping = peer
+                .allowed_ips
+                .iter()
+                .find(|prefix| !prefix.value.is_default() && prefix.value.contains(addr.ip()));
+            if let Some(prefix) = looping {
+                report.at(endpoint.line, format!(
+                    "[[peer]] endpoint: {} lies inside the peer's own allowed IP {}, a routing loop: \
+                     narrow the allowed IP, or set routes = false in [site] and route yourself",
+                    addr.ip(), prefix.value
+                ));
+            }
         }
     }
 }

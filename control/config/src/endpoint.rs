@@ -20,6 +20,15 @@ pub enum PeerEndpoint {
     },
 }
 
+/// One of a peer's addresses, and what the operator thinks of it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CostedEndpoint {
+    /// The address.
+    pub endpoint: PeerEndpoint,
+    /// Added to the cost of the uplink; lower is better.
+    pub cost: u16,
+}
+
 /// A DNS host name in the syntax of RFC 1123, section 2.1, with `_` allowed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(String);

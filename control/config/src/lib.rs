@@ -9,6 +9,7 @@
 //! [`Draft`], whose values make sense together but whose secrets are paths, then [`Config`].
 
 mod check;
+pub mod classes;
 pub mod diagnostic;
 mod draft;
 pub mod endpoint;
@@ -20,17 +21,20 @@ pub mod peers;
 mod raw;
 mod suggest;
 pub mod summary;
+pub mod uplinks;
 pub mod wg_quick;
 
+pub use classes::{Class, Classes, Ports};
 pub use diagnostic::{ConfigErrors, Diagnostic};
 pub use draft::{Draft, RESERVED_TABLES};
-pub use endpoint::{HostName, PeerEndpoint};
+pub use endpoint::{CostedEndpoint, HostName, PeerEndpoint};
 pub use keys::{KeyText, KeyTextError};
 pub use load::{check, load};
 pub use model::{
     CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName, Keepalive,
     Mtu, Name, OffloadLimit, Pinning, PolicyDir, PolicySettings, RefusalMode, RouteTable, Site,
-    SocketBuffer, SpinTime, Uplink, WorkerCount,
+    SocketBuffer, SpinTime, WorkerCount,
 };
 pub use peers::{Peer, PeerSet};
 pub use summary::Summary;
+pub use uplinks::{Probing, Rate, Uplink, Uplinks};

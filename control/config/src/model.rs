@@ -10,20 +10,24 @@ use std::time::Duration;
 use patronus_packet::Prefix;
 use patronus_tunnel::PrivateKey;
 
+use crate::classes::Classes;
 use crate::diagnostic::quote;
 use crate::peers::PeerSet;
+use crate::uplinks::Uplinks;
 
-/// A site, its workers, its uplink and its peers, secrets included.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A site, its workers, its uplinks, its peers and its classes, secrets included.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// The site itself and its tunnel interface.
     pub site: Site,
     /// How the packet workers run.
     pub dataplane: Dataplane,
-    /// The one way out.
-    pub uplink: Uplink,
+    /// The ways out.
+    pub uplinks: Uplinks,
     /// The other ends of the tunnels.
     pub peers: PeerSet,
+    /// Kinds of traffic.
+    pub classes: Classes,
     /// Who may talk to whom.
     pub policy: PolicySettings,
 }
@@ -77,31 +81,6 @@ impl Default for Dataplane {
             cipher: CipherCode::default(),
             spin: SpinTime::default(),
             socket_buffer: SocketBuffer::default(),
-        }
-    }
-}
-
-/// `[[uplink]]`
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Uplink {
-    /// The uplink's name.
-    pub name: Name,
-    /// UDP port; 0 takes any free one.
-    pub listen_port: u16,
-    /// The interface to bind to (`SO_BINDTODEVICE`); `None` follows the routes.
-    pub interface: Option<InterfaceName>,
-    /// Mark on every outer packet (`SO_MARK`).
-    pub mark: Option<FirewallMark>,
-}
-
-impl Default for Uplink {
-    /// The uplink of a file that names none: `wan`, port 51820, by the routes.
-    fn default() -> Self {
-        Self {
-            name: Name("wan".to_owned()),
-            listen_port: DEFAULT_LISTEN_PORT,
-            interface: None,
-            mark: None,
         }
     }
 }
@@ -228,11 +207,22 @@ pub enum NameError {
     Interface(String),
 }
 
-/// The name of a site, uplink or peer: 1 to 63 of `[a-z0-9-]`.
+/// The name of a site, uplink, peer or class: 1 to 63 of `[a-z0-9-]`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Name(String);
 
 impl Name {
+    /// The uplink of a file that names none.
+    pub(crate) fn wan() -> Self {
+        Self::built_in("wan")
+    }
+
+    /// A name of our own choosing.
+    pub(crate) fn built_in(name: &'static str) -> Self {
+        debug_assert!(name.parse::<Self>().is_ok(), "{name}");
+        Self(name.to_owned())
+    }
+
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use patronus_packet::Prefix;
 use patronus_tunnel::{PresharedKey, PublicKey};
 
-use crate::endpoint::PeerEndpoint;
+use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::model::{Keepalive, Name};
 
 /// One peer, as the configuration file or the UAPI socket sets it.
@@ -18,6 +18,10 @@ pub struct Peer {
     pub public_key: PublicKey,
     /// Where to reach it; `None` waits for it to call.
     pub endpoint: Option<PeerEndpoint>,
+    /// Cost of paths to that address.
+    pub endpoint_cost: u16,
+    /// Further addresses; none where there is no first one.
+    pub further_endpoints: Vec<CostedEndpoint>,
     /// What it may send from and is sent to. A [`PeerSet`] masks off host bits and sorts.
     pub allowed_ips: Vec<Prefix>,
     /// How often to send an empty packet through a NAT; `None` never.
@@ -33,10 +37,23 @@ impl Peer {
             name: None,
             public_key,
             endpoint: None,
+            endpoint_cost: 0,
+            further_endpoints: Vec::new(),
             allowed_ips: Vec::new(),
             keepalive: None,
             preshared_key: None,
         }
+    }
+}
+
+impl Peer {
+    /// Every address with its cost, the first one first.
+    pub fn endpoints(&self) -> impl Iterator<Item = (&PeerEndpoint, u16)> {
+        let first = self.endpoint.iter();
+        let further = self.further_endpoints.iter();
+        first
+            .map(|endpoint| (endpoint, self.endpoint_cost))
+            .chain(further.map(|further| (&further.endpoint, further.cost)))
     }
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct RawConfig {
     pub(crate) dataplane: Option<RawDataplane>,
     pub(crate) uplinks: Vec<RawUplink>,
     pub(crate) peers: Vec<RawPeer>,
+    pub(crate) classes: Vec<RawClass>,
     pub(crate) policy: Option<RawPolicy>,
 }
 
@@ -73,6 +74,14 @@ pub(crate) struct RawUplink {
     pub(crate) listen_port: Maybe<i64>,
     pub(crate) interface: Maybe<String>,
     pub(crate) mark: Maybe<i64>,
+    pub(crate) cost: Maybe<i64>,
+    pub(crate) up_mbit: Maybe<f64>,
+    pub(crate) down_mbit: Maybe<f64>,
+    pub(crate) metered: Maybe<bool>,
+    pub(crate) probe_ms: Maybe<i64>,
+    pub(crate) probe_idle_ms: Maybe<i64>,
+    pub(crate) probe_multiplier: Maybe<i64>,
+    pub(crate) broken: Vec<&'static str>,
 }
 
 /// `[[peer]]`
@@ -82,10 +91,45 @@ pub(crate) struct RawPeer {
     pub(crate) name: Maybe<String>,
     pub(crate) public_key: Maybe<String>,
     pub(crate) endpoint: Maybe<String>,
+    pub(crate) endpoints: MaybeList<RawEndpoint>,
     pub(crate) allowed_ips: MaybeList<String>,
     pub(crate) keepalive: Maybe<i64>,
     pub(crate) preshared_key_file: Maybe<String>,
     pub(crate) broken: Vec<&'static str>,
+}
+
+/// One of a peer's `endpoints`: an address, or a table of address and cost.
+#[derive(Debug)]
+pub(crate) struct RawEndpoint {
+    pub(crate) address: Maybe<String>,
+    pub(crate) cost: Maybe<i64>,
+}
+
+/// `[class.NAME]`
+#[derive(Debug)]
+pub(crate) struct RawClass {
+    pub(crate) line: Line,
+    pub(crate) name: String,
+    pub(crate) dscp: MaybeList<RawWord>,
+    pub(crate) ports: MaybeList<String>,
+    pub(crate) local: MaybeList<String>,
+    pub(crate) remote: MaybeList<String>,
+    pub(crate) latency_ms: MaybeList<f64>,
+    pub(crate) jitter_ms: MaybeList<f64>,
+    pub(crate) loss_pct: MaybeList<f64>,
+    pub(crate) scoring: Maybe<String>,
+    pub(crate) weights: MaybeList<f64>,
+    pub(crate) target_mbit: Maybe<f64>,
+    pub(crate) protect: Maybe<bool>,
+    pub(crate) prefer: MaybeList<String>,
+    pub(crate) default: Maybe<bool>,
+}
+
+/// A word or a number.
+#[derive(Debug)]
+pub(crate) enum RawWord {
+    Word(String),
+    Number(i64),
 }
 
 /// `[policy]`
@@ -121,6 +165,7 @@ pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
             "dataplane" => raw.dataplane = reader.one(&DATAPLANE, line, value).map(read_dataplane),
             "uplink" => raw.uplinks = reader.many(&UPLINK, line, value, read_uplink),
             "peer" => raw.peers = reader.many(&PEER, line, value, read_peer),
+            "class" => raw.classes = reader.named(&CLASS, line, value, read_class),
             "policy" => raw.policy = reader.one(&POLICY, line, value).map(read_policy),
             unknown => reader
                 .report
@@ -165,6 +210,14 @@ fn read_uplink(mut section: Section<'_, '_, '_>) -> RawUplink {
         listen_port: section.integer("listen_port"),
         interface: section.string("interface"),
         mark: section.integer("mark"),
+        cost: section.integer("cost"),
+        up_mbit: section.number("up_mbit"),
+        down_mbit: section.number("down_mbit"),
+        metered: section.boolean("metered"),
+        probe_ms: section.integer("probe_ms"),
+        probe_idle_ms: section.integer("probe_idle_ms"),
+        probe_multiplier: section.integer("probe_multiplier"),
+        broken: section.broken,
     }
 }
 
@@ -174,10 +227,31 @@ fn read_peer(mut section: Section<'_, '_, '_>) -> RawPeer {
         name: section.string("name"),
         public_key: section.string("public_key"),
         endpoint: section.string("endpoint"),
+        endpoints: section.endpoints("endpoints"),
         allowed_ips: section.strings("allowed_ips"),
         keepalive: section.integer("keepalive"),
         preshared_key_file: section.string("preshared_key_file"),
         broken: section.broken,
+    }
+}
+
+fn read_class(name: String, mut section: Section<'_, '_, '_>) -> RawClass {
+    RawClass {
+        line: section.line,
+        name,
+        dscp: section.words("dscp"),
+        ports: section.strings("ports"),
+        local: section.strings("local"),
+        remote: section.strings("remote"),
+        latency_ms: section.numbers("latency_ms"),
+        jitter_ms: section.numbers("jitter_ms"),
+        loss_pct: section.numbers("loss_pct"),
+        scoring: section.string("scoring"),
+        weights: section.numbers("weights"),
+        target_mbit: section.number("target_mbit"),
+        protect: section.boolean("protect"),
+        prefer: section.strings("prefer"),
+        default: section.boolean("default"),
     }
 }
 
@@ -278,7 +352,8 @@ fn unknown_at_top(name: &str, value: &DeValue<'_>) -> String {
 }
 
 fn bare(title: &'static str) -> &'static str {
-    title.trim_matches(['[', ']'])
+    let inner = title.trim_matches(['[', ']']);
+    inner.split('.').next().unwrap_or(inner)
 }
 
 struct Reader<'r> {
@@ -331,6 +406,34 @@ impl<'r> Reader<'r> {
                 continue;
             };
             sections.push(read(self.section(schema, line, table)));
+        }
+        sections
+    }
+
+    /// Sections that a file has any number of times, each with a name behind a dot; in the order of the file.
+    fn named<T>(
+        &mut self,
+        schema: &'static Schema,
+        line: Line,
+        value: Spanned<DeValue<'_>>,
+        read: fn(String, Section<'_, '_, '_>) -> T,
+    ) -> Vec<T> {
+        let misshapen = format!("{0} has a name behind the dot: write {0}", schema.title);
+        let DeValue::Table(table) = value.into_inner() else {
+            self.report.at(line, misshapen);
+            return Vec::new();
+        };
+        let mut entries: Vec<_> = table.into_iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        let mut sections = Vec::new();
+        for (name, value) in entries {
+            let line = self.lines.line(name.span().start);
+            let DeValue::Table(table) = value.into_inner() else {
+                self.report.at(line, misshapen.clone());
+                continue;
+            };
+            let name = name.into_inner().into_owned();
+            sections.push(read(name, self.section(schema, line, table)));
         }
         sections
     }
@@ -392,6 +495,17 @@ impl<'i> Section<'_, '_, 'i> {
         }
     }
 
+    fn number(&mut self, key: &'static str) -> Maybe<f64> {
+        let raw = self.take(key)?;
+        match to_f64(&raw.value) {
+            Some(value) => Some(Raw {
+                value,
+                line: raw.line,
+            }),
+            None => self.wrong(key, raw.line, "a number", &raw.value),
+        }
+    }
+
     fn boolean(&mut self, key: &'static str) -> Maybe<bool> {
         let raw = self.take(key)?;
         match raw.value {
@@ -424,6 +538,58 @@ impl<'i> Section<'_, '_, 'i> {
         self.list(key, "a list of strings", |value| match value {
             DeValue::String(text) => Some(text.to_string()),
             _ => None,
+        })
+    }
+
+    fn numbers(&mut self, key: &'static str) -> MaybeList<f64> {
+        self.list(key, "a list of numbers", to_f64)
+    }
+
+    fn words(&mut self, key: &'static str) -> MaybeList<RawWord> {
+        self.list(key, "a list of words and integers", |value| match value {
+            DeValue::String(text) => Some(RawWord::Word(text.to_string())),
+            _ => to_i64(value).map(RawWord::Number),
+        })
+    }
+
+    /// Strings and tables of the keys of [`ENDPOINT`].
+    fn endpoints(&mut self, key: &'static str) -> MaybeList<RawEndpoint> {
+        let expected = "a list of addresses";
+        let raw = self.take(key)?;
+        let DeValue::Array(array) = raw.value else {
+            return self.wrong(key, raw.line, expected, &raw.value);
+        };
+        let mut elements = Vec::new();
+        for element in array {
+            let line = self.reader.lines.line(element.span().start);
+            let value = match element.into_inner() {
+                DeValue::String(text) => RawEndpoint {
+                    address: Some(Raw {
+                        value: text.into_owned(),
+                        line,
+                    }),
+                    cost: None,
+                },
+                DeValue::Table(table) => {
+                    let mut section = self.reader.section(&ENDPOINT, line, table);
+                    let endpoint = RawEndpoint {
+                        address: section.string("address"),
+                        cost: section.integer("cost"),
+                    };
+                    if endpoint.address.is_none() && !section.broken.contains(&"address") {
+                        let message = "[[peer]] endpoints: a table needs an address: write \
+                             { address = \"203.0.113.7:51820\", cost = 10 }";
+                        section.reader.report.at(line, message);
+                    }
+                    endpoint
+                }
+                other => return self.wrong(key, line, expected, &other),
+            };
+            elements.push(Raw { value, line });
+        }
+        Some(Raw {
+            value: elements,
+            line: raw.line,
         })
     }
 
@@ -496,6 +662,16 @@ fn to_i64(value: &DeValue<'_>) -> Option<i64> {
     i64::from_str_radix(integer.as_str(), integer.radix()).ok()
 }
 
+/// Fractions and integers; infinities and NaN are no numbers here.
+fn to_f64(value: &DeValue<'_>) -> Option<f64> {
+    if let DeValue::Float(float) = value {
+        let number: f64 = float.as_str().parse().ok()?;
+        return number.is_finite().then_some(number);
+    }
+    // Exact up to 2^53, and every range ends far below.
+    to_i64(value).map(|integer| integer as f64)
+}
+
 const SITE: Schema = Schema {
     title: "[site]",
     keys: &[
@@ -529,6 +705,13 @@ const UPLINK: Schema = Schema {
         ("listen_port", "51820"),
         ("interface", "\"eth0\""),
         ("mark", "51820"),
+        ("cost", "10"),
+        ("up_mbit", "500"),
+        ("down_mbit", "500"),
+        ("metered", "true"),
+        ("probe_ms", "50"),
+        ("probe_idle_ms", "1000"),
+        ("probe_multiplier", "5"),
     ],
 };
 const PEER: Schema = Schema {
@@ -537,9 +720,35 @@ const PEER: Schema = Schema {
         ("name", "\"branch\""),
         ("public_key", "\"...\""),
         ("endpoint", "\"203.0.113.7:51820\""),
+        (
+            "endpoints",
+            "[\"203.0.113.7:51820\", \"198.51.100.7:51820\"]",
+        ),
         ("allowed_ips", "[\"10.2.0.0/16\"]"),
         ("keepalive", "25"),
         ("preshared_key_file", "\"/etc/patronus/branch.psk\""),
+    ],
+};
+const ENDPOINT: Schema = Schema {
+    title: "[[peer]] endpoints",
+    keys: &[("address", "\"203.0.113.7:51820\""), ("cost", "10")],
+};
+const CLASS: Schema = Schema {
+    title: "[class.NAME]",
+    keys: &[
+        ("dscp", "[\"ef\", 34]"),
+        ("ports", "[\"udp/16384-32767\", \"tcp/22\"]"),
+        ("local", "[\"10.1.0.0/16\"]"),
+        ("remote", "[\"10.2.0.0/16\"]"),
+        ("latency_ms", "[150, 400]"),
+        ("jitter_ms", "[20, 60]"),
+        ("loss_pct", "[1, 5]"),
+        ("scoring", "\"weighted\""),
+        ("weights", "[0.3, 0.2, 0.5]"),
+        ("target_mbit", "100"),
+        ("protect", "true"),
+        ("prefer", "[\"fiber\"]"),
+        ("default", "true"),
     ],
 };
 const POLICY: Schema = Schema {
@@ -550,7 +759,7 @@ const POLICY: Schema = Schema {
         ("refusal", "\"drop\""),
     ],
 };
-const SCHEMAS: [&Schema; 5] = [&SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY];
+const SCHEMAS: [&Schema; 6] = [&SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS];
 
 /// What WireGuard's tools and habit call our keys, letters only.
 const SYNONYMS: &[(&str, &str)] = &[

@@ -16,12 +16,16 @@ pub struct Summary {
     pub public_key: String,
     /// The tunnel interface.
     pub interface: String,
+    /// Number of uplinks.
+    pub uplinks: usize,
     /// UDP port; 0 is any free one.
     pub listen_port: u16,
     /// Number of peers.
     pub peers: usize,
     /// Number of allowed IPs of all peers.
     pub allowed_ips: usize,
+    /// Number of classes that the operator made or changed.
+    pub classes: usize,
     /// Number of the table that gets a route per allowed IP, if any does.
     pub route_table: Option<u32>,
 }
@@ -34,9 +38,11 @@ impl Summary {
             site: config.site.name.to_string(),
             public_key: config.site.private_key.public_key().to_base64(),
             interface: config.site.interface.to_string(),
-            listen_port: config.uplink.listen_port,
+            uplinks: config.uplinks.count(),
+            listen_port: config.uplinks.listen_port,
             peers: config.peers.len(),
             allowed_ips: config.peers.iter().map(|peer| peer.allowed_ips.len()).sum(),
+            classes: config.classes.own_count(),
             route_table: config.site.routes.map(|table| table.number()),
         }
     }
@@ -49,6 +55,9 @@ impl fmt::Display for Summary {
             "{}: ok: site {}, interface {}, public key {}, ",
             self.origin, self.site, self.interface, self.public_key
         )?;
+        if self.uplinks > 1 {
+            write!(f, "{} uplinks, ", self.uplinks)?;
+        }
         match self.listen_port {
             0 => f.write_str("any free port, ")?,
             port => write!(f, "port {port}, ")?,
@@ -60,9 +69,14 @@ impl fmt::Display for Summary {
             counted(self.allowed_ips, "allowed IP")
         )?;
         match self.route_table {
-            Some(254) => f.write_str("routes in main"),
-            Some(table) => write!(f, "routes in table {table}"),
-            None => f.write_str("no routes"),
+            Some(254) => f.write_str("routes in main")?,
+            Some(table) => write!(f, "routes in table {table}")?,
+            None => f.write_str("no routes")?,
+        }
+        match self.classes {
+            0 => Ok(()),
+            1 => f.write_str(", 1 class"),
+            count => write!(f, ", {count} classes"),
         }
     }
 }

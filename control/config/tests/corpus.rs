@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 
 use patronus_config::load::SecretError;
 use patronus_config::wg_quick::{self, Imported};
-use patronus_config::{Config, ConfigErrors, KeyText, Name, Pinning, RouteTable};
+use patronus_config::{
+    Classes, Config, ConfigErrors, KeyText, Name, Pinning, Ports, Rate, RouteTable, Summary,
+};
+use patronus_path::{Bounds, Scoring};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use zeroize::Zeroizing;
@@ -68,7 +71,8 @@ fn every_good_wg_quick_file_becomes_a_configuration_without_secrets() {
 fn a_full_file_sets_every_value() {
     let text = fs::read_to_string(testdata().join("good/full.toml")).unwrap();
     let config = config(&text, "full.toml").unwrap();
-    let (site, dataplane, uplink) = (&config.site, &config.dataplane, &config.uplink);
+    let (site, dataplane, uplinks) = (&config.site, &config.dataplane, &config.uplinks);
+    let uplink = uplinks.lone().unwrap();
     assert_eq!(site.private_key.to_base64().as_str(), ALICE_CLAMPED);
     assert_eq!(site.interface.as_str(), "patronus7");
     assert_eq!(site.mtu.bytes(), 8920);
@@ -80,7 +84,7 @@ fn a_full_file_sets_every_value() {
     assert_eq!(dataplane.offload.to_string(), "no-uso");
     assert!(dataplane.spin.to_duration().is_zero());
     assert_eq!(dataplane.socket_buffer.bytes(), 8 << 20);
-    assert_eq!((uplink.name.as_str(), uplink.listen_port), ("fiber", 0));
+    assert_eq!((uplink.name.as_str(), uplinks.listen_port), ("fiber", 0));
     assert_eq!(
         uplink
             .interface
@@ -89,7 +93,7 @@ fn a_full_file_sets_every_value() {
             .as_deref(),
         Some("eth0")
     );
-    assert_eq!(uplink.mark.map(|mark| mark.number()), Some(0xca6c));
+    assert_eq!(uplinks.mark.map(|mark| mark.number()), Some(0xca6c));
     let [branch, hub] = &config.peers[..] else {
         panic!("{:?}", config.peers)
     };
@@ -115,7 +119,8 @@ fn a_full_file_sets_every_value() {
 fn a_minimal_file_takes_the_documented_defaults() {
     let text = fs::read_to_string(testdata().join("good/minimal.toml")).unwrap();
     let config = config(&text, "minimal.toml").unwrap();
-    let (site, dataplane, uplink) = (&config.site, &config.dataplane, &config.uplink);
+    let (site, dataplane, uplinks) = (&config.site, &config.dataplane, &config.uplinks);
+    let uplink = uplinks.lone().unwrap();
     assert_eq!(
         (site.interface.as_str(), site.mtu.bytes()),
         ("patronus0", 1420)
@@ -136,11 +141,136 @@ fn a_minimal_file_takes_the_documented_defaults() {
         ),
         (20, 4 << 20)
     );
-    assert_eq!((uplink.name.as_str(), uplink.listen_port), ("wan", 51820));
+    assert_eq!((uplink.name.as_str(), uplinks.listen_port), ("wan", 51820));
     assert_eq!(
-        (&uplink.interface, uplink.mark, config.peers.len()),
+        (&uplink.interface, uplinks.mark, config.peers.len()),
         (&None, None, 0)
     );
+}
+
+#[test]
+fn several_uplinks_addresses_and_classes_set_every_value() {
+    let text = fs::read_to_string(testdata().join("good/paths.toml")).unwrap();
+    let config = config(&text, "paths.toml").unwrap();
+    let uplinks = &config.uplinks;
+    assert_eq!((uplinks.listen_port, uplinks.count()), (51830, 3));
+    assert_eq!(uplinks.mark.map(|mark| mark.number()), Some(7));
+    assert!(uplinks.lone().is_none());
+    let said: Vec<String> = uplinks
+        .iter()
+        .map(|uplink| {
+            let mbit = |rate: Option<Rate>| rate.map(|rate| rate.bps() / 1e6);
+            format!(
+                "{} {:?} {} {:?} {:?} {} {:?}",
+                uplink.name,
+                uplink.interface.as_ref().map(ToString::to_string),
+                uplink.cost,
+                mbit(uplink.up),
+                mbit(uplink.down),
+                uplink.is_metered,
+                (
+                    uplink.probing.active.as_millis(),
+                    uplink.probing.idle.as_millis(),
+                    uplink.probing.multiplier
+                ),
+            )
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "fiber Some(\"eth0\") 10 Some(500.0) Some(500.5) false (50, 1000, 5)",
+            "dsl Some(\"ppp0\") 20 None None false (100, 2000, 3)",
+            "lte Some(\"wwan0\") 100 None None true (200, 1000, 5)",
+        ]
+    );
+    let endpoints = |at: usize| -> Vec<(String, u16)> {
+        let endpoints = config.peers[at].endpoints();
+        endpoints
+            .map(|(endpoint, cost)| (endpoint.to_string(), cost))
+            .collect()
+    };
+    let owned = |list: &[(&str, u16)]| -> Vec<(String, u16)> {
+        let list = list.iter();
+        list.map(|(text, cost)| ((*text).to_owned(), *cost))
+            .collect()
+    };
+    assert_eq!(
+        endpoints(0),
+        owned(&[
+            ("203.0.113.7:51820", 0),
+            ("[2001:db8::7]:51820", 0),
+            ("lte.example.net:51820", 30)
+        ])
+    );
+    assert_eq!(endpoints(1), owned(&[("198.51.100.7:51820", 5)]));
+
+    let classes = &config.classes;
+    let names: Vec<&str> = classes.iter().map(|class| class.name.as_str()).collect();
+    assert_eq!(
+        names,
+        [
+            "realtime",
+            "interactive",
+            "default",
+            "bulk",
+            "backup",
+            "erp"
+        ]
+    );
+    let order: Vec<usize> = classes.by_order().map(|(at, _)| at).collect();
+    assert_eq!(order, [4, 5, 0, 1, 2, 3]);
+    assert_eq!(classes.default_class(), 5);
+    let class = |name: &str| {
+        let found = classes.iter().find(|class| class.name.as_str() == name);
+        found.unwrap().clone()
+    };
+    let realtime = class("realtime");
+    assert_eq!(realtime.scoring, Scoring::Voice);
+    assert_eq!(realtime.dscp, 1 << 46 | 1 << 34);
+    assert_eq!(
+        realtime.ports,
+        [
+            Ports {
+                protocol: 17,
+                first: 5060,
+                last: 5060
+            },
+            Ports {
+                protocol: 17,
+                first: 16384,
+                last: 32767
+            }
+        ]
+    );
+    assert!(realtime.protect);
+    assert_eq!(
+        realtime.latency_ms,
+        Some(Bounds {
+            soft: 100.0,
+            hard: 300.5
+        })
+    );
+    let prefer: Vec<&str> = realtime.prefer.iter().map(Name::as_str).collect();
+    assert_eq!(prefer, ["dsl", "fiber"]);
+    let backup = class("backup");
+    assert_eq!(backup.scoring, Scoring::Throughput { target_bps: 20e6 });
+    assert_eq!((backup.latency_ms, backup.jitter_ms), (None, None));
+    assert_eq!(backup.remote[0].to_string(), "10.9.0.0/16");
+    let erp = class("erp");
+    assert_eq!(
+        erp.scoring,
+        Scoring::Weighted {
+            latency: 0.5,
+            jitter: 0.25,
+            loss: 0.25
+        }
+    );
+    // What the file does not say stays as it is by default.
+    assert_eq!(class("bulk"), *Classes::default().iter().last().unwrap());
+    let shown = Summary::new("paths.toml", &config).to_string();
+    assert!(shown.contains("3 uplinks, port 51830, 2 peers"), "{shown}");
+    assert!(shown.ends_with(", 3 classes"), "{shown}");
 }
 
 #[test]
@@ -163,7 +293,7 @@ fn a_wg_quick_file_carries_over_what_it_says() {
         ["10.255.0.1/24", "fd00:255::1/64", "192.0.2.1/32"]
     );
     assert_eq!(
-        (config.site.mtu.bytes(), config.uplink.listen_port),
+        (config.site.mtu.bytes(), config.uplinks.listen_port),
         (1380, 51820)
     );
     assert_eq!(config.site.routes, Some(RouteTable::MAIN));
@@ -187,9 +317,9 @@ fn a_default_route_is_imported_without_routes_and_with_a_mark_to_route_by() {
     let text = fs::read_to_string(testdata().join("wg-quick/good/default-route.conf")).unwrap();
     let config = loaded(&import(&text, "default-route.conf").unwrap());
     assert_eq!(config.site.routes, None);
-    assert_eq!(config.uplink.mark.map(|mark| mark.number()), Some(51820));
+    assert_eq!(config.uplinks.mark.map(|mark| mark.number()), Some(51820));
     assert_eq!(
-        config.uplink.listen_port, 0,
+        config.uplinks.listen_port, 0,
         "wg-quick without ListenPort takes any free port"
     );
 }
@@ -255,6 +385,9 @@ const WORDS: &[&str] = &[
     "[site]\n",
     "[dataplane]\n",
     "[[uplink]]\n",
+    "[class.realtime]\n",
+    "endpoints = [{ address = \"198.51.100.7:51820\", cost = 5 }]\n",
+    "dscp = [\"ef\", 34]\n",
     "[[peer]]\n",
     "[Interface]\n",
     "[Peer]\n",

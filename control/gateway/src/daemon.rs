@@ -4,7 +4,7 @@
 //! requests and signals one after the other, and publishes a new snapshot after each change. Workers forward
 //! whether it lives or not.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
-use patronus_io::{OffloadReport, Poller};
+use patronus_io::{OffloadReport, Poller, UplinkSet};
 use patronus_packet::Prefix;
 use patronus_policy::Severity;
 use patronus_tunnel::WorkerId;
@@ -27,12 +27,17 @@ use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::in_force::{base_of, live, load_policy, policy_of};
 use crate::link::Link;
+use crate::names::{resolve, resolve_later};
+use crate::path_desk::{PathDesk, Workers, uplink_name};
+use crate::path_events::{About, What};
+use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
-use crate::registry::{NamedEndpoint, Registry};
+use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
 use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
 use crate::uapi_server::{Call, UapiSocket, errno_text};
+use crate::uplinks::{News, UplinkWatch};
 use crate::worker::{self, WorkerSeed};
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
@@ -90,10 +95,13 @@ struct Daemon {
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
     api_state: Arc<ApiState>,
+    desk: Arc<PathDesk>,
     /// `None` after a compilation that ended by a panic: then the policy in force stays as it is.
     policy: Option<PolicyStore>,
     in_force: Arc<PolicyInForce>,
     denials: DenialLog,
+    uplinks: UplinkWatch,
+    path_log: PathLog,
     port: u16,
     mark: Option<u32>,
     offload: OffloadReport,
@@ -134,9 +142,11 @@ impl Daemon {
         let wanted = startup::worker_count(&config);
         let mut tun = startup::open_tun(&config, wanted)?;
         let workers = tun.queues.len();
-        let mark = startup::configured_mark(&config.uplink);
-        let uplinks =
-            startup::bind_uplinks(&config, config.uplink.listen_port, mark, workers, None)?;
+        let mark = startup::configured_mark(&config.uplinks);
+        let port = config.uplinks.listen_port;
+        let uplinks = startup::bind_uplinks(&config, port, mark, workers, None)?;
+        let mut watch = UplinkWatch::new(&config.uplinks).context(NO_NETLINK)?;
+        let uplink_news = watch.look().await;
         let offload = startup::offload_report(&tun, &uplinks);
 
         let epoch = Instant::now();
@@ -153,6 +163,7 @@ impl Daemon {
         }
         registry.set_peers(config.peers.clone());
         registry.set_policy(policy_of(&config, &in_force));
+        registry.set_plan(watch.plan(&config.classes));
         let names = registry.names_to_resolve(epoch);
         resolve(&mut registry, names).await;
         let snapshot = registry.compile();
@@ -166,6 +177,7 @@ impl Daemon {
             .map(|poller| Mailbox::new(poller.waker()))
             .collect();
         let exchange = Arc::new(Exchange::new(snapshot.clone(), mailboxes));
+        uplink_news.tell(&exchange);
         let trains = worker::trains_of(uplinks.sockets.iter().flat_map(|sockets| sockets.iter()));
         let engines = engines(&config, workers, &snapshot, |worker| EngineConfig {
             worker,
@@ -175,7 +187,7 @@ impl Daemon {
             joining: worker::joining_of(tun.offload),
             trains,
         });
-        let published = engines
+        let published: Vec<_> = engines
             .iter()
             .map(|engine| engine.published().clone())
             .collect();
@@ -195,7 +207,12 @@ impl Daemon {
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
         let live = live(&config, &registry, snapshot, in_force.clone());
-        let api_state = ApiState::new(live, flow_tables, Box::new(rule_counts.clone()), seed);
+        let desk = PathDesk::new(Workers {
+            exchange: exchange.clone(),
+            published: Vec::clone(&published),
+        });
+        let counts = Box::new(rule_counts.clone());
+        let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed);
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
 
         // Whoever reads that the gateway runs may send a SIGHUP at once.
@@ -216,6 +233,7 @@ impl Daemon {
                 poller,
                 core,
                 spin: config.dataplane.spin.to_duration(),
+                uplinks: watch.ways(),
                 exchange: exchange.clone(),
                 events: events_in.clone(),
             };
@@ -234,15 +252,19 @@ impl Daemon {
             uapi: Some(uapi),
             api: Some(api),
             api_state,
+            desk,
             policy: Some(store),
             in_force,
             denials: DenialLog::new(epoch),
+            uplinks: watch,
+            path_log: PathLog::new(epoch),
             port: uplinks.port,
             mark,
             offload,
             status: StatusLine::new(epoch),
             config,
         };
+        daemon.remember_uplinks(&uplink_news);
         daemon.log_start(tun.backend);
         let doors = Doors {
             calls,
@@ -309,11 +331,15 @@ impl Daemon {
                     }
                 }
                 () = self.events.arrived() => self.take_events(),
+                () = self.uplinks.changed() => self.look_at_uplinks().await,
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
                     self.check_interface()?;
+                    self.retry_uplinks();
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
+                        // In case a message of netlink was lost.
+                        self.look_at_uplinks().await;
                         for name in self.registry.names_to_resolve(Instant::now()) {
                             tokio::spawn(resolve_later(name, resolved_in.clone()));
                         }
@@ -333,6 +359,42 @@ impl Daemon {
             self.config.site.interface.as_str()
         );
         Ok(())
+    }
+
+    /// Something may have happened to an interface: workers learn of it, and of paths that came or went with it.
+    async fn look_at_uplinks(&mut self) {
+        let news = self.uplinks.look().await;
+        self.tell_uplinks(&news);
+        if news.plan_changed {
+            self.registry
+                .set_plan(self.uplinks.plan(&self.config.classes));
+            self.publish();
+        }
+    }
+
+    /// Workers act on it, operators may ask for it.
+    fn tell_uplinks(&self, news: &News) {
+        news.tell(&self.exchange);
+        self.remember_uplinks(news);
+    }
+
+    fn remember_uplinks(&self, news: &News) {
+        let live = self.api_state.live();
+        for (uplink, fault) in news.faults() {
+            let what = What::Uplink(uplink_name(&live.snapshot, uplink), fault);
+            let about = About::default();
+            self.desk.put(&live.snapshot, about, what, Instant::now());
+        }
+    }
+
+    /// What could not be sent by an uplink that looks well is tried again.
+    fn retry_uplinks(&self) {
+        let mailboxes = self.exchange.mailboxes().iter();
+        let refused = mailboxes.map(Mailbox::take_refused);
+        let refused = refused.fold(UplinkSet::default(), UplinkSet::union);
+        if !refused.is_empty() {
+            self.uplinks.retry(refused).tell(&self.exchange);
+        }
     }
 
     fn publish(&mut self) {
@@ -369,14 +431,15 @@ impl Daemon {
             tracing::warn!("[site] interface and [dataplane] take effect at the next start");
             (new.site.interface, new.dataplane) = (running.0.clone(), running.1.clone());
         }
-        let mark = startup::configured_mark(&new.uplink);
+        let mark = startup::configured_mark(&new.uplinks);
         // `wg set` may have moved the port: what counts is where the sockets are. Who asks for any port keeps it.
-        let port = match (new.uplink.listen_port, self.config.uplink.listen_port) {
+        let port = match (new.uplinks.listen_port, self.config.uplinks.listen_port) {
             (0, 0) => self.port,
             (port, _) => port,
         };
         // The riskiest first: nothing has changed yet if the port is taken.
-        if port != self.port || new.uplink.interface != self.config.uplink.interface {
+        let bound = startup::bound_interface(&self.config.uplinks);
+        if port != self.port || startup::bound_interface(&new.uplinks) != bound {
             let uplinks = self.bind(&new, port, mark)?;
             self.move_sockets(uplinks);
             self.mark = mark;
@@ -388,6 +451,10 @@ impl Daemon {
         self.registry.set_peers(new.peers.clone());
         let names = self.registry.names_to_resolve(Instant::now());
         resolve(&mut self.registry, names).await;
+        self.uplinks.configure(&new.uplinks);
+        let news = self.uplinks.look().await;
+        self.tell_uplinks(&news);
+        self.registry.set_plan(self.uplinks.plan(&new.classes));
         self.config = new;
         self.publish();
         let (mtu, addresses) = (self.config.site.mtu, &self.config.site.addresses);
@@ -646,55 +713,45 @@ impl Daemon {
 
     fn take_events(&mut self) {
         let mut lanes_changed = false;
+        let live = self.api_state.live();
         for event in self.events.take() {
-            let name = |id| self.name_of(id);
-            match event {
-                Event::HandshakeCompleted(id) => {
-                    tracing::debug!(peer = name(id), "handshake completed")
-                }
-                Event::EndpointChanged(id, endpoint) => {
-                    tracing::info!(peer = name(id), "peer has a new address");
-                    tracing::debug!(peer = name(id), addr = %endpoint.remote, "the new address");
-                }
+            let now = Instant::now();
+            let (id, what) = match event {
+                Event::HandshakeCompleted(id) => (id, What::HandshakeCompleted),
+                Event::EndpointChanged(id, endpoint) => (id, What::Endpoint(endpoint)),
+                Event::HandshakeTimeout(id) => (id, What::HandshakeGivenUp),
                 Event::LanesAgreed(id, lanes) => {
-                    tracing::debug!(peer = name(id), lanes = lanes.len(), "lanes agreed");
-                    lanes_changed |= self.registry.set_lanes(id, lanes);
+                    let count = lanes.len();
+                    if !self.registry.set_lanes(id, lanes) {
+                        continue;
+                    }
+                    lanes_changed = true;
+                    (id, What::Lanes(count))
                 }
                 Event::Denied(denial) => {
-                    let now = Instant::now();
                     let line = self.denials.line(&self.in_force.table, &denial, now);
                     if let Some(line) = line {
                         tracing::info!("policy: {line}");
                         tracing::debug!(key = ?denial.key, "the denied connection");
                     }
+                    continue;
                 }
-                Event::Path(id, event) => tracing::debug!(peer = name(id), ?event, "path"),
-                Event::HandshakeTimeout(id) => {
-                    tracing::warn!(
-                        peer = name(id),
-                        "no answer to handshakes for 90 s: waiting packets dropped"
-                    );
+                Event::Path(id, event) => {
+                    let name = live.name_of_id(id);
+                    let told = self.desk.take(&live.snapshot, (id, &name), event, now);
+                    if let Some(record) = told {
+                        self.path_log.tell(&record, now);
+                    }
+                    continue;
                 }
-            }
+            };
+            let peer = Some(live.name_of_id(id));
+            let about = About { peer, path: None };
+            let record = self.desk.put(&live.snapshot, about, what, now);
+            self.path_log.tell(&record, now);
         }
         if lanes_changed {
             self.publish();
-        }
-    }
-
-    /// The name that the configuration gives a peer, or the start of its key.
-    fn name_of(&self, id: patronus_engine::PeerId) -> String {
-        let is_it = |peer: &&Peer| {
-            self.registry
-                .spec(&peer.public_key)
-                .is_some_and(|spec| spec.id == id)
-        };
-        match self.registry.peers().iter().find(is_it) {
-            Some(Peer {
-                name: Some(name), ..
-            }) => name.as_str().to_owned(),
-            Some(peer) => format!("{:?}", peer.public_key),
-            None => "removed peer".to_owned(),
         }
     }
 
@@ -772,9 +829,10 @@ fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
     let carries_uplinks = RESERVED_TABLES.contains(&table);
     let endpoints: Vec<IpAddr> = peers
         .iter()
-        .filter_map(|peer| match &peer.endpoint {
-            Some(PeerEndpoint::Addr(addr)) => Some(addr.ip()),
-            Some(PeerEndpoint::Name { .. }) | None => None,
+        .flat_map(Peer::endpoints)
+        .filter_map(|(endpoint, _)| match endpoint {
+            PeerEndpoint::Addr(addr) => Some(addr.ip()),
+            PeerEndpoint::Name { .. } => None,
         })
         .collect();
     let loops = |prefix: &Prefix| {
@@ -799,33 +857,6 @@ fn emptied(mut peer: Peer) -> Peer {
     peer
 }
 
-async fn resolve(registry: &mut Registry, names: Vec<NamedEndpoint>) {
-    for (host, port) in names {
-        match lookup(&host, port).await {
-            Some(addr) => {
-                registry.set_resolved((host, port), addr);
-            }
-            None => tracing::warn!(
-                host = host.as_str(),
-                "cannot resolve the peer's endpoint; will try again"
-            ),
-        }
-    }
-}
-
-async fn resolve_later(name: NamedEndpoint, resolved: mpsc::Sender<(NamedEndpoint, SocketAddr)>) {
-    if let Some(addr) = lookup(&name.0, name.1).await {
-        // Control has ended when nobody listens.
-        let _ = resolved.send((name, addr)).await;
-    }
-}
-
-async fn lookup(host: &patronus_config::HostName, port: u16) -> Option<SocketAddr> {
-    let asked = tokio::net::lookup_host((host.as_str(), port));
-    let answer = tokio::time::timeout(LOOKUP_PATIENCE, asked).await.ok()?;
-    answer.ok()?.next()
-}
-
 /// Ends when standard input does; never where that was not asked for.
 async fn stdin_ended(wanted: bool) {
     if !wanted {
@@ -842,5 +873,5 @@ fn random_seed() -> u64 {
     std::hash::RandomState::new().build_hasher().finish()
 }
 
-const LOOKUP_PATIENCE: Duration = Duration::from_secs(3);
+const NO_NETLINK: &str = "cannot watch the uplinks: no netlink socket";
 const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";

@@ -2,14 +2,15 @@
 //! configuration in force, and the bell that ends a sleep.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use patronus_engine::{Event, Handoff, PathOrder, Snapshot};
-use patronus_io::{UdpSocket, Waker};
+use patronus_io::{UdpSocket, UplinkSet, Waker, Way};
+use patronus_packet::UplinkId;
 use patronus_tunnel::WorkerId;
 use tokio::sync::Notify;
 
@@ -69,6 +70,8 @@ impl EventSource {
 pub enum Order {
     /// Use these sockets from here on; the old ones are closed.
     Sockets(Box<Sockets>),
+    /// The interface of each uplink from here on; before an order about paths that follows from it.
+    Uplinks(Arc<[(UplinkId, Way)]>),
     /// Something about paths.
     Path(PathOrder),
     /// Mark the datagrams of these sockets; `None` removes the mark.
@@ -121,6 +124,8 @@ pub struct Mailbox {
     pub panics: AtomicU64,
     /// The worker's TUN queue has lost its interface.
     pub tun_gone: AtomicBool,
+    /// By bit: uplinks that could not send since control looked last.
+    refused_uplinks: AtomicU32,
 }
 
 /// All that workers and control share.
@@ -141,6 +146,7 @@ impl Mailbox {
             waker,
             panics: AtomicU64::new(0),
             tun_gone: AtomicBool::new(false),
+            refused_uplinks: AtomicU32::new(0),
         }
     }
 
@@ -157,6 +163,22 @@ impl Mailbox {
     /// The next order.
     pub fn take_order(&self) -> Option<Order> {
         self.orders.1.try_recv().ok()
+    }
+
+    /// The worker says which uplinks could not send.
+    pub fn put_refused(&self, uplinks: UplinkSet) {
+        let bits = uplinks.iter().fold(0, |bits, uplink| bits | 1 << uplink.0);
+        self.refused_uplinks.fetch_or(bits, Ordering::Relaxed);
+    }
+
+    /// The uplinks that could not send since the last call.
+    pub fn take_refused(&self) -> UplinkSet {
+        let bits = self.refused_uplinks.swap(0, Ordering::Relaxed);
+        let mut uplinks = UplinkSet::default();
+        for number in (0..UplinkId::COUNT_MAX as u8).filter(|number| bits >> number & 1 == 1) {
+            uplinks.insert(UplinkId(number));
+        }
+        uplinks
     }
 
     /// Announces sleep; `false` where something came in meanwhile and the worker must look again.

@@ -11,9 +11,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use patronus_aead::Backend;
 use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
-use patronus_engine::{Generation, LaneSpec, PeerId, PeerSpec, Policy, Snapshot};
+use patronus_engine::{
+    Generation, LaneSpec, PathBoard, PeerId, PeerSpec, PeerStats, Policy, Snapshot,
+};
 use patronus_tunnel::lanes::{Lane, lane_key};
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
+
+use crate::paths::PathPlan;
 
 /// Handshake messages a second, over all peers, above which strangers have to prove their address with a
 /// cookie. One costs about 0.2 ms, so a flood takes at most a twentieth of a core.
@@ -38,6 +42,7 @@ pub struct Registry {
     lane_identities: Vec<Arc<Identity>>,
     lanes: HashMap<PublicKey, Vec<LaneSpec>>,
     policy: Option<Policy>,
+    plan: PathPlan,
 }
 
 impl Registry {
@@ -68,6 +73,7 @@ impl Registry {
             lane_identities: Vec::new(),
             lanes: HashMap::new(),
             policy: None,
+            plan: PathPlan::default(),
         }
     }
 
@@ -169,6 +175,11 @@ impl Registry {
         self.policy = policy;
     }
 
+    /// Changes which uplinks and classes there are.
+    pub fn set_plan(&mut self, plan: PathPlan) {
+        self.plan = plan;
+    }
+
     /// Says what a name means. `true` where that is news.
     pub fn set_resolved(&mut self, name: NamedEndpoint, addr: SocketAddr) -> bool {
         self.resolved.insert(name, addr) != Some(addr)
@@ -183,10 +194,13 @@ impl Registry {
                 .and_then(|spec| spec.stats.last_handshake());
             last.is_none_or(|at| now.saturating_duration_since(self.epoch + at) > REJECT_AFTER_TIME)
         };
-        let names = self.peers.iter().filter_map(|peer| match &peer.endpoint {
-            Some(PeerEndpoint::Name { host, port }) if stale(peer) => Some((host.clone(), *port)),
-            Some(PeerEndpoint::Name { .. } | PeerEndpoint::Addr(_)) | None => None,
-        });
+        let stale = self.peers.iter().filter(|peer| stale(peer));
+        let names = stale
+            .flat_map(Peer::endpoints)
+            .filter_map(|(endpoint, _)| match endpoint {
+                PeerEndpoint::Name { host, port } => Some((host.clone(), *port)),
+                PeerEndpoint::Addr(_) => None,
+            });
         names.collect()
     }
 
@@ -221,7 +235,8 @@ impl Registry {
                     load[worker.as_usize()] += 1;
                     let id = first_free(&taken);
                     mark(&mut taken, id);
-                    Arc::new(self.spec_of(peer, id, worker, Arc::default()))
+                    let told = (Arc::default(), Arc::default());
+                    Arc::new(self.spec_of(peer, id, worker, told))
                 }
             };
             self.specs.insert(peer.public_key, spec);
@@ -233,17 +248,21 @@ impl Registry {
             self.mtu,
             self.specs.values().cloned(),
         );
-        let snapshot = snapshot.with_lanes(self.lane_identities.clone());
+        let snapshot = snapshot
+            .with_lanes(self.lane_identities.clone())
+            .with_paths(self.plan.config());
         Arc::new(snapshot.with_policy(self.policy.clone()))
     }
 
     fn renewed(&self, old: &Arc<PeerSpec>, peer: &Peer) -> Arc<PeerSpec> {
-        let new = self.spec_of(peer, old.id, old.worker, old.stats.clone());
+        let told = (old.stats.clone(), old.board.clone());
+        let new = self.spec_of(peer, old.id, old.worker, told);
         let same = new.preshared_key == old.preshared_key
             && new.endpoint == old.endpoint
             && new.endpoint_serial == old.endpoint_serial
             && new.allowed_ips == old.allowed_ips
             && new.keepalive == old.keepalive
+            && new.paths == old.paths
             && same_lanes(&new.lanes, &old.lanes);
         if same { old.clone() } else { Arc::new(new) }
     }
@@ -253,20 +272,21 @@ impl Registry {
         peer: &Peer,
         id: PeerId,
         worker: WorkerId,
-        stats: Arc<patronus_engine::PeerStats>,
+        (stats, board): (Arc<PeerStats>, Arc<PathBoard>),
     ) -> PeerSpec {
-        let endpoint = match &peer.endpoint {
-            Some(PeerEndpoint::Addr(addr)) => Some(*addr),
-            Some(PeerEndpoint::Name { host, port }) => {
-                self.resolved.get(&(host.clone(), *port)).copied()
-            }
-            None => None,
-        };
+        let remotes: Vec<(SocketAddr, u16)> = peer
+            .endpoints()
+            .filter_map(|(endpoint, cost)| Some((self.addr_of(endpoint)?, cost)))
+            .collect();
+        let endpoint = peer.endpoint.as_ref();
         PeerSpec {
             id,
             public_key: peer.public_key,
             preshared_key: peer.preshared_key.clone(),
-            endpoint,
+            // Where only a further address is known, it has to do.
+            endpoint: endpoint
+                .and_then(|endpoint| self.addr_of(endpoint))
+                .or(remotes.first().map(|(addr, _)| *addr)),
             endpoint_serial: self
                 .endpoint_serials
                 .get(&peer.public_key)
@@ -283,8 +303,16 @@ impl Registry {
                 .get(&peer.public_key)
                 .cloned()
                 .unwrap_or_default(),
-            paths: Vec::new(),
-            board: Arc::default(),
+            paths: self.plan.specs(&remotes),
+            board,
+        }
+    }
+
+    /// The address that an endpoint stands for, as far as it is known.
+    fn addr_of(&self, endpoint: &PeerEndpoint) -> Option<SocketAddr> {
+        match endpoint {
+            PeerEndpoint::Addr(addr) => Some(*addr),
+            PeerEndpoint::Name { host, port } => self.resolved.get(&(host.clone(), *port)).copied(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use patronus_config::{CipherCode, Config, OffloadLimit, Pinning, Uplink};
+use patronus_config::{CipherCode, Config, InterfaceName, OffloadLimit, Pinning};
 use patronus_io::tun::open_with;
 use patronus_io::{
     Backend, Core, OffloadReport, TunDevice, TunError, TunOffload, UdpError, UdpOffload,
@@ -88,7 +88,7 @@ pub struct Uplinks {
 }
 
 /// Binds `workers` sockets per address family and steers datagrams between them. `held` is the port that this
-/// gateway's sockets have already: on it, only a change of the uplink's interface makes a group of its own.
+/// gateway's sockets have already: on it, only a change of a lone uplink's interface makes a group of its own.
 ///
 /// # Errors
 /// When the port is taken, or the kernel refuses.
@@ -171,8 +171,13 @@ pub fn offload_report(tun: &TunDevice, uplinks: &Uplinks) -> OffloadReport {
 }
 
 /// The mark that the configuration wants.
-pub fn configured_mark(uplink: &Uplink) -> Option<u32> {
-    uplink.mark.map(|mark| mark.number())
+pub fn configured_mark(uplinks: &patronus_config::Uplinks) -> Option<u32> {
+    uplinks.mark.map(|mark| mark.number())
+}
+
+/// The interface to bind all sockets to: that of a lone uplink, if it names one. Of several, each datagram names its own.
+pub fn bound_interface(uplinks: &patronus_config::Uplinks) -> Option<&InterfaceName> {
+    uplinks.lone().and_then(|lone| lone.interface.as_ref())
 }
 
 fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
@@ -185,11 +190,7 @@ fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
         recv_buffer: buffer,
         send_buffer: buffer,
         mark,
-        device: config
-            .uplink
-            .interface
-            .as_ref()
-            .map(|name| name.as_str().to_owned()),
+        device: bound_interface(&config.uplinks).map(|name| name.as_str().to_owned()),
         want_gso: trains,
         want_gro: !matches!(offload, OffloadLimit::None | OffloadLimit::Portable),
     }

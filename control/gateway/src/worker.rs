@@ -12,13 +12,14 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use arc_swap::Cache;
-use patronus_engine::{Counters, DropReason, Engine, Handoff};
+use patronus_engine::{Counters, DropReason, Engine, Handoff, PathOrder};
 use patronus_io::{
     Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue,
-    UdpSocket, pin_current_thread,
+    UdpSocket, UplinkSet, Way, pin_current_thread,
 };
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, TunWrite, UdpBatch};
-use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, parse};
+use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, UplinkId, parse};
+use patronus_path::StateReason;
 use patronus_tunnel::WorkerId;
 
 use crate::exchange::{EventSink, Exchange, Order, Sockets};
@@ -39,6 +40,10 @@ const LAST_TURNS_MAX: usize = 256;
 const DETACH_AFTER: Duration = Duration::from_secs(5);
 /// The longest sleep; a lost wake-up would cost no more.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// Send calls of one drain; more would be a circle.
+const SENDS_PER_DRAIN_MAX: usize = 16;
+/// Refused endpoints of one batch that the engine learns of at once.
+const REFUSALS_MAX: usize = 8;
 /// A worker that panics more often than this per second is beyond help.
 const PANICS_PER_S_MAX: u32 = 100;
 
@@ -60,6 +65,8 @@ pub struct WorkerSeed {
     pub core: Option<Core>,
     /// How long it spins before it sleeps.
     pub spin: Duration,
+    /// The interface of each uplink.
+    pub uplinks: Arc<[(UplinkId, Way)]>,
     /// What it shares with the others.
     pub exchange: Arc<Exchange>,
     /// Where events go.
@@ -82,6 +89,10 @@ struct Worker {
     tun_unwanted_since: Option<Instant>,
     /// By token: whether the door may have something to read.
     ready: Vec<bool>,
+    /// The interface of each uplink, for sockets that come later.
+    uplinks: Arc<[(UplinkId, Way)]>,
+    /// Uplinks whose refusal the engine knows of, until control says that they work.
+    refused: UplinkSet,
 }
 
 /// Starts the worker's thread; it ends with its final counters when the exchange stops.
@@ -114,7 +125,10 @@ fn run(seed: WorkerSeed) -> Counters {
         tun_attached: true,
         tun_unwanted_since: None,
         ready: Vec::new(),
+        uplinks: seed.uplinks,
+        refused: UplinkSet::default(),
     };
+    worker.set_uplinks();
     worker.register_doors();
     // Nothing waits in the queue yet.
     worker.set_tun_attached(worker.wants_tun());
@@ -410,8 +424,13 @@ impl Worker {
     /// Brings the engine's outputs to the kernel, to siblings and to control.
     fn drain(&mut self) {
         self.hand_on();
-        if !self.engine.udp_out().is_empty() {
-            self.send_datagrams();
+        // What moves to another uplink goes out at once. Two rounds do: every uplink is told once.
+        for _ in 0..SENDS_PER_DRAIN_MAX {
+            if self.engine.udp_out().is_empty() {
+                break;
+            }
+            let refused = self.send_datagrams();
+            self.tell_refused(refused);
         }
         if !self.engine.tun_out().is_empty() {
             self.write_packets();
@@ -434,12 +453,16 @@ impl Worker {
         }
     }
 
-    fn send_datagrams(&mut self) {
+    /// Returns the uplinks that could not send at all.
+    fn send_datagrams(&mut self) -> UplinkSet {
         let batch = self.engine.udp_out();
         let mut handled = 0;
         let (mut sent, mut own_sent, mut own_failed) = (0, 0, 0);
         let mut failed = [0u64; SendFailure::ALL.len()];
         let mut demoted = None;
+        let mut unreachable = UplinkSet::default();
+        let mut refused: [_; REFUSALS_MAX] = [None; REFUSALS_MAX];
+        let mut refusals = 0;
         for socket in self.sockets.iter_mut() {
             let report = socket.send(batch);
             handled += report.sent_packets + report.failed_total();
@@ -452,6 +475,12 @@ impl Worker {
             if report.gso_demoted {
                 demoted = Some(socket.local_addr());
             }
+            unreachable = unreachable.union(report.unreachable);
+            for refusal in report.refused.into_iter().flatten() {
+                if let Some(slot) = refused.get_mut(refusals) {
+                    (*slot, refusals) = (Some(refusal), refusals + 1);
+                }
+            }
         }
         let mut reasons: [(DropReason, u64); SendFailure::ALL.len()] =
             std::array::from_fn(|at| (reason_of(SendFailure::ALL[at]), failed[at]));
@@ -462,10 +491,41 @@ impl Worker {
         };
         reasons[SendFailure::Unreachable as usize].1 += homeless;
         own_failed += homeless_own;
+        for refusal in refused.iter().flatten() {
+            let reason = reason_of(refusal.failure);
+            // Rare enough for a look at the clock.
+            let now = Instant::now();
+            self.engine
+                .handle_send_failure(&refusal.endpoint, reason, now);
+        }
         self.engine.udp_sent(sent, own_sent, own_failed, &reasons);
         if let Some(addr) = demoted {
             tracing::warn!(worker = self.id().0, %addr, "UDP_SEGMENT refused: offload no-udp-gso from here on");
             self.engine.set_trains(TrainLimits::SINGLE);
+        }
+        unreachable
+    }
+
+    /// The engine learns at once of an uplink that cannot send, and control at its next look.
+    fn tell_refused(&mut self, refused: UplinkSet) {
+        if refused.is_empty() {
+            return;
+        }
+        self.exchange.mailbox(self.id()).put_refused(refused);
+        for uplink in refused.iter() {
+            if self.refused.contains(uplink) {
+                continue;
+            }
+            self.refused.insert(uplink);
+            let order = PathOrder::Uplink(uplink.0, Some(StateReason::Unreachable));
+            // Rare enough for a look at the clock.
+            self.engine.handle_path_order(&order, Instant::now());
+        }
+    }
+
+    fn set_uplinks(&mut self) {
+        for socket in self.sockets.iter_mut() {
+            socket.set_uplinks(&self.uplinks);
         }
     }
 
@@ -511,9 +571,17 @@ impl Worker {
                 self.count_truncated();
                 self.truncated_seen = 0;
                 self.sockets = *sockets;
+                self.set_uplinks();
                 self.register_sockets();
             }
+            Order::Uplinks(uplinks) => {
+                self.uplinks = uplinks;
+                self.set_uplinks();
+            }
             Order::Path(order) => {
+                if let PathOrder::Uplink(uplink, None) = order {
+                    self.refused.remove(UplinkId(uplink));
+                }
                 self.engine.handle_path_order(&order, now);
                 self.drain();
             }

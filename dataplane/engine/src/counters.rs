@@ -70,6 +70,8 @@ drop_reasons! {
     DataNoSession => "data_no_session",
     /// A data message seen before.
     DataReplayed => "data_replayed",
+    /// A data message seen before that came on one of its peer's several paths: a copy, sent in case the first is lost.
+    DataCopy => "data_copy",
     /// A data message behind the replay window.
     DataTooOld => "data_too_old",
     /// A data message with a counter past the protocol's limit.
@@ -82,6 +84,10 @@ drop_reasons! {
     ControlMalformed => "control_malformed",
     /// Authenticated, but the inner source belongs to another peer or to nobody.
     InnerSource => "inner_source",
+    /// From the TUN: longer than its path takes, and its sender forbids to divide it; the sender is told.
+    PathMtu => "path_mtu",
+    /// From a peer: a router on the way marked congestion, and the inner sender does not understand marks (RFC 6040).
+    CongestionUnmarkable => "congestion_unmarkable",
     /// From the TUN: policy denies the connection.
     PolicyDeniedOut => "policy_denied_out",
     /// From a peer: policy denies the connection.
@@ -179,8 +185,16 @@ counters! {
     consumed,
     /// Handshakes, cookies, keepalives and refusals to far senders of our own that were sent. Not part of the balance.
     own_sent,
+    /// Hellos sent, beside the balance like all messages of our own, among which they are counted too.
+    hellos_sent,
+    /// Hellos received; they are among `consumed`.
+    hellos_received,
+    /// Copies of data sent on a second path while the first is suspect; among `own_sent`.
+    copies_sent,
     /// Messages of our own that the kernel refused. Not part of the balance.
     own_failed,
+    /// Packets that came in addition when others were divided for a narrow path.
+    divided,
     /// Packets that wait for a handshake: a gauge.
     staged,
     /// Packets given to the worker that owns their peer.
@@ -199,6 +213,12 @@ counters! {
     refusals,
     /// Denied packets whose sender was not told, because too many were just before.
     refusals_held_back,
+    /// ICMP errors that tell a sender the MTU of a path. Not part of the balance.
+    too_big_told,
+    /// TCP handshakes whose announced segment size was lowered.
+    mss_clamped,
+    /// Packets that were marked inside because a router had marked them outside.
+    congestion_marked,
     /// Denied connections, and such that policies in audit mode would deny, that no event told of.
     denials_untold,
 }
@@ -236,7 +256,7 @@ impl Counters {
     /// Holds for a worker whenever its batches are drained, and for the sum of all workers when no packet is on
     /// its way between two of them.
     pub fn is_balanced(&self) -> bool {
-        self.rx() + self.handed_in
+        self.rx() + self.handed_in + self.divided
             == self.tx() + self.consumed + self.dropped() + self.staged + self.handed_out
     }
 }

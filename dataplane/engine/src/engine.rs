@@ -6,15 +6,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, UdpBatch};
-use patronus_packet::{Endpoint, FlowKey, TunFrame, UdpFrame};
+use patronus_packet::{Endpoint, FlowKey, TunFrame, UdpFrame, UplinkId};
+use patronus_path::{StateReason, Time};
 use patronus_policy::{Direction, RuleId};
 use patronus_tunnel::WorkerId;
 use patronus_tunnel::lanes::{Control, Lane, Negotiation};
 use patronus_tunnel::peer::TIMER_INTERVAL;
 
 use crate::counters::{Counters, DropReason, PublishedCounters};
-use crate::flow_table::{FlowTable, FlowWriter, OpenedBy};
+use crate::flow_table::{FlowTable, FlowWriter, OpenedBy, Steer};
+use crate::handing;
 use crate::lanes::{self, Role};
+use crate::path_machine::{self, Deadlines};
 use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{PeerSet, Slot};
 use crate::pipeline::{self, Flight};
@@ -22,6 +25,7 @@ use crate::policing::Policing;
 use crate::rule_counts::RuleCounts;
 use crate::snapshot::{PeerId, PeerSpec, Snapshot};
 use crate::stages::{Stage, StageTimes, Stages};
+use crate::steering::Clock;
 
 /// Bytes of each output slab: several superpackets, and still at home in a second-level cache.
 const SLAB_BYTES: usize = 1 << 20;
@@ -50,8 +54,8 @@ pub struct EngineConfig {
 /// A packet that another worker's tunnel has to treat.
 #[derive(Debug)]
 pub enum Handoff {
-    /// From the TUN, for the peer with that number.
-    Tun(TunFrame, PeerId),
+    /// From the TUN, for the peer with that number, with its flow's class and path.
+    Tun(TunFrame, PeerId, Steer),
     /// From an uplink: data and answers whose index names the other worker.
     Udp(UdpFrame),
     /// From an uplink: an initiation that passed the gate and claims to be from that peer.
@@ -61,7 +65,7 @@ pub enum Handoff {
 impl Handoff {
     /// Packets inside: a superpacket counts its segments, a train its datagrams.
     pub fn packets(&self) -> u64 {
-        pipeline::packets_of(self)
+        handing::packets_of(self)
     }
 }
 
@@ -126,8 +130,20 @@ pub struct Engine {
     /// Whether this worker can seal what its TUN queue brings.
     pub(crate) wants_tun: bool,
     pub(crate) policing: Policing,
+    /// Inner MTU of the narrowest path that any peer ever had, in bytes: what room is kept for.
+    pub(crate) narrowest_mtu: usize,
     /// Packets of our own in the TUN batch.
     pub(crate) own_tun: u64,
+    /// When peers' paths want attention.
+    pub(crate) deadlines: Deadlines,
+    /// What is wrong with each uplink.
+    pub(crate) uplink_faults: [Option<StateReason>; UplinkId::COUNT_MAX],
+    /// Where the kernel refused to send to last.
+    pub(crate) last_refusal: Option<(Endpoint, Instant)>,
+    /// Zeros, where a hello is written before it is sealed.
+    pub(crate) hello_room: Box<[u8]>,
+    /// The time of the last batch, and what it is in other units.
+    clock: (Instant, Clock),
     timer_cursor: usize,
     next_timer: Instant,
     spare_tun: Vec<TunFrame>,
@@ -170,7 +186,13 @@ impl Engine {
             control_out: VecDeque::new(),
             wants_tun: false,
             policing: Policing::new(now),
+            narrowest_mtu: usize::MAX,
             own_tun: 0,
+            deadlines: Deadlines::default(),
+            uplink_faults: [None; UplinkId::COUNT_MAX],
+            last_refusal: None,
+            hello_room: vec![0; path_machine::TRANSMIT_MAX].into_boxed_slice(),
+            clock: (snapshot.epoch(), Clock::at(Time(0))),
             timer_cursor: 0,
             next_timer: now + TIMER_INTERVAL,
             spare_tun: Vec::new(),
@@ -285,7 +307,20 @@ impl Engine {
     }
 
     /// Something that control says about paths.
-    pub fn handle_path_order(&mut self, _order: &PathOrder, _now: Instant) {}
+    pub fn handle_path_order(&mut self, order: &PathOrder, now: Instant) {
+        path_machine::handle_order(self, order, now);
+        self.finish();
+    }
+
+    /// The kernel refused to send to `endpoint`: to be told before [`udp_sent`](Self::udp_sent), once per batch and
+    /// endpoint.
+    pub fn handle_send_failure(&mut self, endpoint: &Endpoint, reason: DropReason, now: Instant) {
+        match reason {
+            DropReason::SendUnreachable => path_machine::send_refused(self, endpoint, false, now),
+            DropReason::SendTooBig => path_machine::send_refused(self, endpoint, true, now),
+            _ => {}
+        }
+    }
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to be called next; `None` when nothing is due.
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -293,7 +328,9 @@ impl Engine {
             // In the past for every `now`: there is work that only waited for room.
             return Some(self.next_timer - TIMER_INTERVAL);
         }
-        (!self.peers.is_empty()).then_some(self.next_timer)
+        let timer = (!self.peers.is_empty()).then_some(self.next_timer);
+        let paths = self.deadlines.next();
+        timer.into_iter().chain(paths).min()
     }
 
     /// Handshakes, keepalives, expiry, and what found no room before.
@@ -309,6 +346,7 @@ impl Engine {
         if now >= self.next_timer {
             self.run_peer_timers(now);
         }
+        path_machine::run_due(self, now);
         self.finish();
     }
 
@@ -372,7 +410,7 @@ impl Engine {
     /// Takes back the buffer of a packet that another worker is done with.
     pub fn recycle(&mut self, handoff: Handoff) {
         match handoff {
-            Handoff::Tun(frame, _) if self.spare_tun.len() < SPARE_FRAMES_MAX => {
+            Handoff::Tun(frame, ..) if self.spare_tun.len() < SPARE_FRAMES_MAX => {
                 self.spare_tun.push(frame)
             }
             Handoff::Udp(frame) | Handoff::Initiation(frame, _)
@@ -407,7 +445,7 @@ impl Engine {
         self.own_tun = 0;
         for (_, handoff) in self.handoffs.drain(..) {
             // They never left: the balance below finds them.
-            self.counters.handed_out -= pipeline::packets_of(&handoff);
+            self.counters.handed_out -= handing::packets_of(&handoff);
         }
         self.flight = None;
         self.unflushed.clear();
@@ -459,10 +497,19 @@ impl Engine {
         self.spare_udp.pop().unwrap_or_default()
     }
 
+    /// The time since the gateway's start, in all units. A batch has one.
+    #[inline]
+    pub(crate) fn clock(&mut self, now: Instant) -> Clock {
+        if self.clock.0 != now {
+            self.clock = (now, Clock::at(Time::from(self.since_epoch(now))));
+        }
+        self.clock.1
+    }
+
     /// Seconds since the gateway's start: the flow table's clock.
-    pub(crate) fn now_s(&self, now: Instant) -> u32 {
-        now.saturating_duration_since(self.snapshot.epoch())
-            .as_secs() as u32
+    #[inline]
+    pub(crate) fn now_s(&mut self, now: Instant) -> u32 {
+        self.clock(now).s
     }
 
     /// Time since the gateway's start.
@@ -475,9 +522,12 @@ impl Engine {
             .peers
             .iter()
             .filter(|(_, peer)| {
-                let kept = snapshot
-                    .peer(peer.spec.id)
-                    .filter(|spec| spec.public_key == peer.spec.public_key);
+                // A peer that was removed and added again, both since the last look, may have the same number and key.
+                // Its books are new.
+                let kept = snapshot.peer(peer.spec.id).filter(|spec| {
+                    spec.public_key == peer.spec.public_key
+                        && Arc::ptr_eq(&spec.stats, &peer.spec.stats)
+                });
                 kept.is_none_or(|spec| match &peer.role {
                     Role::Main(_) => spec.worker != self.config.worker,
                     Role::Lane(lane) => {
@@ -491,7 +541,11 @@ impl Engine {
             .collect();
         for slot in gone {
             self.drop_staged(slot, DropReason::PeerRemoved);
-            self.peers.remove(slot);
+            if let Some(gone) = self.peers.remove(slot)
+                && gone.paths.is_some()
+            {
+                gone.spec.board.reset();
+            }
             self.connect.retain(|other| *other != slot);
             self.control_out.retain(|(other, _)| *other != slot);
             self.unflushed.retain(|other| *other != slot);
@@ -532,6 +586,10 @@ impl Engine {
             peer.endpoint = spec.endpoint.map(Endpoint::from);
             peer.publish_endpoint();
         }
+        path_machine::reconfigure(self, slot, moved, now);
+        let Some(peer) = self.peers.get(slot) else {
+            return;
+        };
         let keepalive_began = old.keepalive.is_none() && spec.keepalive.is_some();
         let wants_session = keys_changed || moved || keepalive_began;
         if wants_session && !peer.tunnel.has_session() && peer.endpoint.is_some() {

@@ -6,12 +6,14 @@
 //! its bucket needs room, and a full bucket gives up its longest idle entry, which is counted.
 //! An entry carries the configuration's generation; the pipeline renews a stale one on its next packet.
 //! It carries policy's answer too: a denied flow has an entry, so that its packets are dropped at the cost of a hit.
+//! An allowed one has its class and its path in the place of a denied one's rule.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use patronus_packet::FlowKey;
+use patronus_path::{ClassId, PathIndex};
 
 use crate::seqlock::SeqCell;
 use crate::snapshot::{Generation, PeerId};
@@ -29,7 +31,7 @@ const FLAG_OPENED_BY_REMOTE: u64 = 2;
 const FLAG_DENIED: u64 = 4;
 /// The flow was allowed under an earlier configuration than the one that the rest of the entry speaks of.
 const FLAG_EARLIER: u64 = 8;
-/// Where the rule begins in word 5, and the flags.
+/// Where the upper 20 bits of word 5 begin: the rule of a denied flow, the [`Steer`] of another; and the flags.
 const RULE_SHIFT: u32 = 44;
 const FLAGS_SHIFT: u32 = 40;
 /// Where word 6 has the time of the last packet.
@@ -79,6 +81,59 @@ impl RuleNumber {
     const ENTRY_MAX: u32 = (1 << (u64::BITS - RULE_SHIFT)) - 1;
 }
 
+/// Which class an allowed flow has, on which path its packets leave, and when the last one left: 20 bits in word 5,
+/// where a denied flow has its rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Steer(u32);
+
+impl Steer {
+    const CLASS_SHIFT: u32 = 17;
+    const PATH_SHIFT: u32 = 13;
+    const CLOCK_MASK: u32 = (1 << Self::PATH_SHIFT) - 1;
+    const MASK: u32 = (1 << (u64::BITS - RULE_SHIFT)) - 1;
+
+    /// A flow that has not sent anything yet.
+    pub fn new(class: ClassId, path: PathIndex) -> Self {
+        let class = u32::from(class.0 & 7) << Self::CLASS_SHIFT;
+        Self(class | u32::from(path.0 & 15) << Self::PATH_SHIFT)
+    }
+
+    /// The class.
+    #[inline]
+    pub fn class(self) -> ClassId {
+        ClassId((self.0 >> Self::CLASS_SHIFT) as u8 & 7)
+    }
+
+    /// The path of the last packet that left. Means nothing while its peer has one path only.
+    #[inline]
+    pub fn path(self) -> PathIndex {
+        PathIndex((self.0 >> Self::PATH_SHIFT) as u8 & 15)
+    }
+
+    /// The same flow in another class.
+    #[must_use]
+    pub fn in_class(self, class: ClassId) -> Self {
+        let rest = self.0 & ((1 << Self::CLASS_SHIFT) - 1);
+        Self(rest | u32::from(class.0 & 7) << Self::CLASS_SHIFT)
+    }
+
+    /// The same class on `path`, where a packet leaves at `now_ms`.
+    #[inline]
+    #[must_use]
+    pub fn sent(self, path: PathIndex, now_ms: u64) -> Self {
+        let class = self.0 & (7 << Self::CLASS_SHIFT);
+        let path = u32::from(path.0 & 15) << Self::PATH_SHIFT;
+        Self(class | path | now_ms as u32 & Self::CLOCK_MASK)
+    }
+
+    /// Milliseconds since the last packet left, modulo 8192: a flow that paused for about that long passes for one
+    /// that did not pause, which keeps it on its path a little longer and harms nothing.
+    #[inline]
+    pub fn silent_ms(self, now_ms: u64) -> u32 {
+        (now_ms as u32).wrapping_sub(self.0) & Self::CLOCK_MASK
+    }
+}
+
 /// One flow as readers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
@@ -90,6 +145,8 @@ pub struct Flow {
     pub opened_by: OpenedBy,
     /// What policy says.
     pub passage: Passage,
+    /// Class and path, where packets pass.
+    pub steer: Steer,
     /// The configuration under which the flow was last judged, modulo 2^16.
     pub generation: u16,
     /// Seconds between the table's epoch and the last packet, modulo 2^24.
@@ -105,6 +162,8 @@ pub struct Flow {
 pub struct Hit {
     /// The peer behind which the remote end lives.
     pub peer: PeerId,
+    /// Class and path, where packets pass.
+    pub steer: Steer,
     flags: u8,
 }
 
@@ -243,6 +302,7 @@ impl FlowWriter {
         let (tail, word) = (entry.word_own(5), entry.word_own(6));
         (word as u16 == generation.0 as u16).then_some(Hit {
             peer: PeerId((word >> 40) as u32),
+            steer: Steer((tail >> RULE_SHIFT) as u32),
             flags: (tail >> FLAGS_SHIFT) as u8,
         })
     }
@@ -276,6 +336,7 @@ impl FlowWriter {
             peer,
             opened_by,
             passage,
+            steer: Steer::default(),
             generation: generation.0 as u16,
             last_seen_s: now_s & SECONDS_MASK,
             packets: 0,
@@ -315,18 +376,44 @@ impl FlowWriter {
         self.table.entries[slot.0 as usize].write(encode(&flow));
     }
 
+    /// Gives the allowed flow in `slot` its class and path; a denied one keeps its rule.
+    pub fn steer(&mut self, slot: FlowSlot, steer: Steer) {
+        let flow = Flow {
+            steer,
+            ..self.flow(slot)
+        };
+        self.table.entries[slot.0 as usize].write(encode(&flow));
+    }
+
+    /// [`touch`](Self::touch) for a packet of an allowed flow that leaves as `steer` says.
+    #[inline]
+    pub fn touch_sent(
+        &mut self,
+        slot: FlowSlot,
+        packets: u32,
+        bytes: u64,
+        now_s: u32,
+        steer: Steer,
+    ) {
+        let entry = &self.table.entries[slot.0 as usize];
+        let mut words = touched(entry.read_own(), packets, bytes, now_s);
+        debug_assert_eq!(words[5] >> FLAGS_SHIFT & FLAG_DENIED, 0, "it has a rule");
+        words[5] &= !(u64::from(Steer::MASK) << RULE_SHIFT);
+        words[5] |= u64::from(steer.0) << RULE_SHIFT;
+        entry.write(words);
+    }
+
+    /// Eight bits of a flow's hash that its place in the table does not depend on.
+    pub fn share_of(&self, key: &FlowKey) -> u8 {
+        (key.symmetric_hash(self.table.seed) >> 40) as u8
+    }
+
     /// Adds traffic to the entry in `slot`.
     #[inline]
     pub fn touch(&mut self, slot: FlowSlot, packets: u32, bytes: u64, now_s: u32) {
         // On the words themselves: decoding and encoding an entry costs more than looking it up.
         let entry = &self.table.entries[slot.0 as usize];
-        let mut words = entry.read_own();
-        let counted = (words[0] >> 32) as u32;
-        words[0] = u64::from(counted.saturating_add(packets)) << 32;
-        words[6] &= !(u64::from(SECONDS_MASK) << LAST_SEEN_SHIFT);
-        words[6] |= u64::from(now_s & SECONDS_MASK) << LAST_SEEN_SHIFT;
-        words[7] = words[7].saturating_add(bytes);
-        entry.write(words);
+        entry.write(touched(entry.read_own(), packets, bytes, now_s));
     }
 
     /// A free slot of the bucket: an empty one, an idle one, or the one that was idle longest. Denied flows give way
@@ -358,6 +445,16 @@ impl FlowWriter {
         let word = cell.load(Ordering::Relaxed) & !(0xffff << shift) | u64::from(tag) << shift;
         cell.store(word, Ordering::Relaxed);
     }
+}
+
+#[inline]
+fn touched(mut words: [u64; 8], packets: u32, bytes: u64, now_s: u32) -> [u64; 8] {
+    let counted = (words[0] >> 32) as u32;
+    words[0] = u64::from(counted.saturating_add(packets)) << 32;
+    words[6] &= !(u64::from(SECONDS_MASK) << LAST_SEEN_SHIFT);
+    words[6] |= u64::from(now_s & SECONDS_MASK) << LAST_SEEN_SHIFT;
+    words[7] = words[7].saturating_add(bytes);
+    words
 }
 
 fn tag_of(hash: u64) -> u16 {
@@ -427,16 +524,15 @@ fn encode(flow: &Flow) -> [u64; 8] {
         OpenedBy::Local => 0,
         OpenedBy::Remote => FLAG_OPENED_BY_REMOTE,
     };
-    let (passage, rule) = match flow.passage {
-        Passage::Allowed => (0, RuleNumber::NONE),
-        Passage::Kept => (FLAG_EARLIER, RuleNumber::NONE),
-        Passage::Denied(rule) => (FLAG_DENIED, rule),
-        Passage::Cut(rule) => (FLAG_DENIED | FLAG_EARLIER, rule),
+    let bits_of = |rule: RuleNumber| match rule.0 > RuleNumber::ENTRY_MAX {
+        true => RuleNumber::NONE.0,
+        false => rule.0,
     };
-    let rule = if rule.0 > RuleNumber::ENTRY_MAX {
-        RuleNumber::NONE
-    } else {
-        rule
+    let (passage, upper) = match flow.passage {
+        Passage::Allowed => (0, flow.steer.0),
+        Passage::Kept => (FLAG_EARLIER, flow.steer.0),
+        Passage::Denied(rule) => (FLAG_DENIED, bits_of(rule)),
+        Passage::Cut(rule) => (FLAG_DENIED | FLAG_EARLIER, bits_of(rule)),
     };
     let meta = u64::from(flow.generation)
         | u64::from(flow.last_seen_s) << LAST_SEEN_SHIFT
@@ -448,7 +544,7 @@ fn encode(flow: &Flow) -> [u64; 8] {
         b,
         c,
         d,
-        key_tail(&flow.key) | (opened | passage) << FLAGS_SHIFT | u64::from(rule.0) << RULE_SHIFT,
+        key_tail(&flow.key) | (opened | passage) << FLAGS_SHIFT | u64::from(upper) << RULE_SHIFT,
         meta,
         flow.bytes,
     ]
@@ -457,7 +553,11 @@ fn encode(flow: &Flow) -> [u64; 8] {
 fn decode(words: [u64; 8]) -> Flow {
     let [head, a, b, c, d, tail, meta, bytes] = words;
     let flags = tail >> FLAGS_SHIFT;
-    let rule = RuleNumber((tail >> RULE_SHIFT) as u32);
+    let upper = (tail >> RULE_SHIFT) as u32;
+    let (rule, steer) = match flags & FLAG_DENIED {
+        0 => (RuleNumber::NONE, Steer(upper)),
+        _ => (RuleNumber(upper), Steer::default()),
+    };
     let addr = |high: u64, low: u64| {
         if flags & FLAG_V6 == 0 {
             IpAddr::V4(Ipv4Addr::from_bits(low as u32))
@@ -487,6 +587,7 @@ fn decode(words: [u64; 8]) -> Flow {
             (true, false) => Passage::Denied(rule),
             (true, true) => Passage::Cut(rule),
         },
+        steer,
         generation: meta as u16,
         last_seen_s: (meta >> LAST_SEEN_SHIFT) as u32 & SECONDS_MASK,
         packets: (head >> 32) as u32,

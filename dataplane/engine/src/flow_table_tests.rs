@@ -51,6 +51,7 @@ fn an_entry_holds_all_that_was_put_in() {
             peer,
             opened_by: OpenedBy::Remote,
             passage: Passage::Allowed,
+            steer: Steer::default(),
             generation: 0x2345,
             last_seen_s: 78,
             packets: 3,
@@ -217,6 +218,39 @@ fn policy_s_answer_survives_the_entry_beside_every_key() {
 }
 
 #[test]
+fn class_path_and_clock_live_where_a_denied_flow_has_its_rule() {
+    let mut table = FlowTable::create(64, SEED);
+    let key = key(1, 17);
+    let slot = table.insert(&key, PeerId(7), OpenedBy::Local, Generation(5), 0);
+    for (class, path) in [(7, 15), (0, 0), (5, 9)] {
+        let steer = Steer::new(ClassId(class), PathIndex(path));
+        table.steer(slot, steer);
+        assert_eq!(table.flow(slot).steer, steer);
+        let sent = steer.sent(PathIndex(path ^ 1), 8191 + 8192 * 3);
+        table.touch_sent(slot, 2, 100, 1, sent);
+        table.touch(slot, 1, 100, 1);
+        let hit = table.verdict(slot, Generation(5)).expect("it is fresh");
+        assert_eq!(hit.steer, sent);
+        assert_eq!(
+            (sent.class(), sent.path()),
+            (ClassId(class), PathIndex(path ^ 1))
+        );
+        assert_eq!(
+            sent.silent_ms(8191 + 8192 * 3 + 7),
+            7,
+            "round the end of the clock"
+        );
+        assert_eq!(sent.in_class(ClassId(3)).class(), ClassId(3));
+        assert!(hit.passes(OpenedBy::Local, true));
+    }
+    let rule = RuleNumber(12);
+    let denied = Passage::Cut(rule);
+    table.judge(slot, PeerId(7), OpenedBy::Local, denied, Generation(6));
+    assert_eq!(table.flow(slot).passage, denied, "the rule takes its place");
+    assert_eq!(table.flow(slot).steer, Steer::default());
+}
+
+#[test]
 fn a_denied_flow_gives_way_before_an_allowed_one_that_is_older() {
     let mut table = FlowTable::create(8, SEED);
     for number in 0..7 {
@@ -284,6 +318,7 @@ proptest! {
                         peer: PeerId(peer),
                         opened_by: OpenedBy::Local,
                         passage: Passage::Allowed,
+                        steer: Steer::default(),
                         generation: 1,
                         last_seen_s: now_s,
                         packets: 0,

@@ -9,14 +9,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_packet::{Door, Endpoint};
+use patronus_path::Hello;
+use patronus_path::message::Kind;
 use patronus_tunnel::lanes::{Control, MESSAGE_LEN_MAX, Negotiation};
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::{Identity, PublicKey, WorkerId};
 
 use crate::counters::DropReason;
 use crate::engine::{Engine, Event};
+use crate::flow_table::Steer;
+use crate::lane_paths::{self, Telling};
+use crate::path_machine;
 use crate::peers::Slot;
-use crate::snapshot::{LaneSpec, PeerId, PeerSpec};
+use crate::snapshot::{LaneSpec, PeerSpec};
+use crate::steering;
 
 /// A peer that sends nothing at all for this long, while we send, is not there any more: an idle receiver answers
 /// within `KEEPALIVE_TIMEOUT`, 10 s.
@@ -40,7 +46,9 @@ pub(crate) enum Role {
 pub(crate) struct Lane {
     pub spec: LaneSpec,
     /// Whether it is ours to open it, from the worker's own port.
-    leads: bool,
+    pub leads: bool,
+    /// Where this side says where its lane is.
+    pub telling: Telling,
     /// Where lane 0 was when the lane was last known to work.
     lane_0: Option<SocketAddr>,
     /// Whether the peer was heard on it since lane 0 moved.
@@ -54,6 +62,7 @@ impl Lane {
         Self {
             spec: spec.clone(),
             leads: *ours < peer.public_key,
+            telling: Telling::default(),
             lane_0: lane_0(peer),
             is_heard: false,
             is_connecting: false,
@@ -83,6 +92,7 @@ pub(crate) fn apply(engine: &mut Engine, spec: &Arc<PeerSpec>, lane: &LaneSpec, 
         if let Some(peer) = engine.peers.get_mut(slot) {
             peer.spec = spec.clone();
         }
+        lane_paths::configure(engine, slot);
         return;
     }
     let role = Role::Lane(Lane::new(
@@ -91,14 +101,16 @@ pub(crate) fn apply(engine: &mut Engine, spec: &Arc<PeerSpec>, lane: &LaneSpec, 
         &engine.snapshot.identity().public_key(),
     ));
     if let Some(slot) = engine.peers.insert(&identity, spec.clone(), role, now) {
+        lane_paths::configure(engine, slot);
         connect(engine, slot);
     }
 }
 
-/// Whether this worker's lane to the peer carries packets at the moment. Asks for a handshake where it does not.
+/// Whether this worker's lane to the peer carries packets of that path at the moment. Asks for a handshake where it has
+/// no session.
 #[inline]
-pub(crate) fn carries(engine: &mut Engine, id: PeerId, now: Instant) -> bool {
-    let Some(slot) = engine.peers.slot_of(id) else {
+pub(crate) fn carries(engine: &mut Engine, slot: Option<Slot>, steer: Steer, now: Instant) -> bool {
+    let Some(slot) = slot else {
         return false;
     };
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -111,7 +123,9 @@ pub(crate) fn carries(engine: &mut Engine, id: PeerId, now: Instant) -> bool {
         connect(engine, slot);
         return false;
     }
-    lane.is_heard && peer.tunnel.silent_for(now) < SILENCE_MAX
+    lane.is_heard
+        && peer.tunnel.silent_for(now) < SILENCE_MAX
+        && steering::way_of(peer, steer).is_some()
 }
 
 /// Asks for a handshake of a lane whose other end is known.
@@ -152,7 +166,16 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         Role::Lane(lane) => {
             lane.is_connecting = false;
             let remote = lane_0(&peer.spec);
-            if remote != lane.lane_0 {
+            // Where there are several paths, the lane has an end on each, and lane 0 may be on any.
+            let has_several = peer.outlets.as_ref().is_some_and(|it| it.has_several);
+            if has_several {
+                lane.lane_0 = remote;
+                let default = engine.snapshot.paths().classes.default;
+                let end = peer.outlets.as_ref().and_then(|it| it.route_end(default));
+                if let Some((_, end)) = end {
+                    peer.endpoint = Some(*end);
+                }
+            } else if remote != lane.lane_0 {
                 lane.lane_0 = remote;
                 lane.is_heard = false;
                 if lane.leads {
@@ -166,6 +189,7 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
             if lane.leads && is_lane_0_up && !is_usable {
                 connect(engine, slot);
             }
+            lane_paths::on_timer(engine, slot, now);
         }
     }
 }
@@ -197,8 +221,22 @@ pub(crate) fn on_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
 
 /// The `len` bytes at the start of the TUN batch's room, which are no IP packet: a control message, perhaps.
 /// Every case ends the datagram they came in.
-pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize, now: Instant) {
+pub(crate) fn no_packet(
+    engine: &mut Engine,
+    slot: Slot,
+    endpoint: &Endpoint,
+    len: usize,
+    now: Instant,
+) {
     let plaintext = &engine.tun_out.room()[..len];
+    if Hello::is_hello(plaintext) {
+        let hello = Hello::parse(plaintext);
+        match hello {
+            Ok(hello) => on_hello(engine, slot, endpoint, &hello, len, now),
+            Err(_) => engine.counters.drop(DropReason::ControlMalformed, 1),
+        }
+        return;
+    }
     if !Control::is_control(plaintext) {
         engine.counters.drop(DropReason::InnerMalformed, 1);
         return;
@@ -224,6 +262,31 @@ pub(crate) fn no_packet(engine: &mut Engine, slot: Slot, len: usize, now: Instan
             id,
             workers.into_iter().zip(lanes).collect(),
         ));
+    }
+}
+
+/// A hello, which belongs to paths; on a lane, to the lane's ends.
+fn on_hello(
+    engine: &mut Engine,
+    slot: Slot,
+    endpoint: &Endpoint,
+    hello: &Hello,
+    len: usize,
+    now: Instant,
+) {
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    let is_main = matches!(peer.role, Role::Main(_));
+    if is_main == (hello.kind == Kind::Lane) {
+        engine.counters.drop(DropReason::ControlMalformed, 1);
+        return;
+    }
+    engine.counters.consumed += 1;
+    engine.counters.hellos_received += 1;
+    match is_main {
+        true => path_machine::on_hello(engine, slot, endpoint, hello, len, now),
+        false => lane_paths::on_hello(peer, endpoint, hello),
     }
 }
 

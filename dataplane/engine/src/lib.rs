@@ -13,10 +13,17 @@
 //! handle_snapshot
 //! ```
 
+mod admission;
 pub mod counters;
 mod engine;
 pub mod flow_table;
+mod handing;
+mod lane_paths;
 mod lanes;
+mod narrow;
+mod path_board;
+mod path_machine;
+mod path_setup;
 pub mod paths;
 mod peers;
 mod pipeline;
@@ -28,13 +35,14 @@ pub mod seqlock;
 pub mod sim;
 pub mod snapshot;
 pub mod stages;
+mod steering;
 mod sync;
 #[cfg(test)]
 mod tests;
 
 pub use counters::{Counters, DropReason, PublishedCounters};
 pub use engine::{Denial, Engine, EngineConfig, Event, Handoff};
-pub use flow_table::{Flow, FlowTable, OpenedBy, Passage, RuleNumber};
+pub use flow_table::{Flow, FlowTable, OpenedBy, Passage, RuleNumber, Steer};
 pub use paths::{
     ClassRule, ClassTable, PathBoard, PathEvent, PathOrder, PathStatus, PathsConfig, PortRange,
 };

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use patronus_packet::{Endpoint, FlowKey, Prefix};
 use patronus_path::prober::UplinkProfile;
 use patronus_path::{
-    CLASSES_MAX, ClassConfig, ClassId, Command, Decision, PathIndex, PathMetrics, PathState, Route,
+    CLASSES_MAX, ClassConfig, ClassId, Command, Decision, PathIndex, PathMetrics, PathState,
     StateReason, trace,
 };
 
 use crate::flow_table::OpenedBy;
 use crate::snapshot::PeerId;
+
+pub use crate::path_board::PathBoard;
 
 /// The gateway's uplinks and classes.
 #[derive(Clone, Debug, Default)]
@@ -110,28 +112,6 @@ pub struct PathStatus {
     pub rx_packets: u64,
     /// Bytes of UDP payload received.
     pub rx_bytes: u64,
-}
-
-/// What the worker that owns a peer's first session tells everybody about its paths. Written by that worker, read
-/// without locks by the workers of the peer's lanes and by control.
-#[derive(Debug, Default)]
-pub struct PathBoard {}
-
-impl PathBoard {
-    /// The paths there are; four times a second anew.
-    pub fn paths(&self) -> Vec<PathStatus> {
-        Vec::new()
-    }
-
-    /// Where each class's packets go.
-    pub fn routes(&self) -> [Route; CLASSES_MAX] {
-        [Route::default(); CLASSES_MAX]
-    }
-
-    /// Whether the peer answers hellos: it is a Patronus site.
-    pub fn is_answered(&self) -> bool {
-        false
-    }
 }
 
 /// What control tells a worker about paths, beside configuration.

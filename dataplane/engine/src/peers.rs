@@ -8,7 +8,9 @@ use patronus_packet::Endpoint;
 use patronus_tunnel::{Identity, Peer, PeerIndex, WorkerId};
 
 use crate::lanes::Role;
+use crate::path_machine::PeerPaths;
 use crate::snapshot::{PeerId, PeerSpec, PeerStats};
+use crate::steering::Outlets;
 
 /// A peer's place in its worker's list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +25,12 @@ pub(crate) struct OwnedPeer {
     /// What this tunnel counts.
     pub stats: Arc<PeerStats>,
     pub endpoint: Option<Endpoint>,
+    /// Routes, ends and counters of paths; where paths are measured, and on lane 0 once there was a session.
+    pub outlets: Option<Box<Outlets>>,
+    /// What measures and chooses paths; on lane 0 alone.
+    pub paths: Option<Box<PeerPaths>>,
+    /// Initiations sent since the last handshake completed.
+    pub attempts: u32,
     pub rx_bytes: u64,
     pub tx_bytes: u64,
     /// Whether the traffic counters changed since they were published.
@@ -30,6 +38,12 @@ pub(crate) struct OwnedPeer {
 }
 
 impl OwnedPeer {
+    /// Whether routes decide where its packets go.
+    #[inline]
+    pub fn has_several(&self) -> bool {
+        self.outlets.as_ref().is_some_and(|it| it.has_several)
+    }
+
     pub fn publish_endpoint(&self) {
         self.stats.set_endpoint(self.endpoint.as_ref());
     }
@@ -129,6 +143,9 @@ impl PeerSet {
         let peer = OwnedPeer {
             tunnel,
             endpoint,
+            outlets: None,
+            paths: None,
+            attempts: 0,
             rx_bytes: stats.rx_bytes(),
             tx_bytes: stats.tx_bytes(),
             spec,
@@ -187,6 +204,9 @@ impl PeerSet {
             if let Some(peer) = self.slots.get_mut(slot.0).and_then(Option::as_mut) {
                 peer.dirty = false;
                 peer.stats.set_traffic(peer.rx_bytes, peer.tx_bytes);
+                if let Some(outlets) = &mut peer.outlets {
+                    outlets.publish(&peer.spec.board, self.worker);
+                }
             }
         }
     }

@@ -10,29 +10,32 @@
 //! Every function that takes a packet ends it: forwarded into an output, consumed, handed on, made to wait, or
 //! dropped with a reason. One that answers `false` took nothing and wants the outputs drained.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_packet::cut::PADDING_MULTIPLE;
 use patronus_packet::{
-    Cutter, Endpoint, FlowKey, GsoKind, PacketInfo, Padding, TunFrame, UdpFrame, parse,
+    Cutter, Endpoint, FlowKey, PacketInfo, Padding, TunFrame, UdpFrame, parse, tos,
 };
 use patronus_tunnel::clock::Label;
-use patronus_tunnel::message::DATA_OVERHEAD;
+use patronus_tunnel::message::{DATA_OVERHEAD, INITIATION_LEN};
 use patronus_tunnel::peer::CONTROL_ROOM;
-use patronus_tunnel::{
-    Admission, Identity, Message, MessageError, Opened, PeerIndex, Refused, Staged, WorkerId,
-};
+use patronus_tunnel::{Message, MessageError, Opened, PeerIndex, Refused, Staged};
 
+use crate::admission::{initiation, response};
 use crate::counters::DropReason;
 use crate::engine::{Engine, Event, Handoff};
-use crate::flow_table::{FlowSlot, OpenedBy};
+use crate::flow_table::{FlowSlot, OpenedBy, Steer};
+use crate::handing::{copy_of, foreign_owner, hand_out, tun_packets, udp_packets};
 use crate::lanes::{self, Role};
+use crate::narrow;
+use crate::path_machine;
+use crate::path_setup;
 use crate::peers::{OwnedPeer, Slot};
 use crate::policing::{self, Case, Look};
 use crate::refusal;
-use crate::snapshot::PeerId;
+use crate::snapshot::{PeerId, Snapshot};
 use crate::stages::Stage;
+use crate::steering;
 
 /// Room for the largest waiting packet, sealed.
 const STAGED_ROOM: usize = patronus_packet::frame::FRAME_DATA_MAX + 16 + DATA_OVERHEAD;
@@ -72,10 +75,10 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
     count_tun(engine, packets, frame.buf.len());
     engine.stages.lap(Stage::Parse);
     let look = Look::at(frame.buf.data(), &info, engine.snapshot.policy());
-    let peer = match flow_outbound(engine, &info, &look, packets, frame.buf.len(), now) {
-        Ok(peer) => {
+    let passed = match flow_outbound(engine, &info, &look, packets, frame.buf.data(), now) {
+        Ok(passed) => {
             engine.stages.lap(Stage::Flow);
-            peer
+            passed
         }
         Err(reason) => {
             engine.counters.drop(reason, packets);
@@ -85,13 +88,16 @@ pub(crate) fn outbound(engine: &mut Engine, frame: &mut TunFrame, now: Instant) 
             return true;
         }
     };
+    let Passed { peer, slot, steer } = passed;
     let owner = engine.snapshot.peer(peer).map(|spec| spec.worker);
     match owner {
-        Some(owner) if owner != engine.config.worker && !lanes::carries(engine, peer, now) => {
+        Some(owner)
+            if owner != engine.config.worker && !lanes::carries(engine, slot, steer, now) =>
+        {
             let frame = std::mem::replace(frame, engine.spare_tun());
-            hand_out(engine, owner, Handoff::Tun(frame, peer), packets);
+            hand_out(engine, owner, Handoff::Tun(frame, peer, steer), packets);
         }
-        Some(_) | None => seal(engine, frame, &info, peer, packets, now),
+        Some(_) | None => seal(engine, frame, &info, slot, steer, packets, now),
     }
     true
 }
@@ -127,7 +133,7 @@ pub(crate) fn inbound(engine: &mut Engine, frame: &mut UdpFrame, now: Instant) -
 /// A packet that another worker received.
 pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -> bool {
     match handoff {
-        Handoff::Tun(frame, peer) => {
+        Handoff::Tun(frame, peer, steer) => {
             // The other worker parsed it already, or it would not be here.
             let Ok(info) = parse(frame.buf.data()) else {
                 engine.counters.handed_in += 1;
@@ -143,7 +149,9 @@ pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -
                 return false;
             }
             engine.counters.handed_in += packets;
-            seal(engine, frame, &info, *peer, packets, now);
+            let slot = engine.peers.slot_of(*peer);
+            let steer = steering::resteer(engine, slot, *steer, now);
+            seal(engine, frame, &info, slot, steer, packets, now);
         }
         Handoff::Udp(frame) => {
             if !has_room_to_open(engine, frame) {
@@ -169,17 +177,6 @@ pub(crate) fn handed(engine: &mut Engine, handoff: &mut Handoff, now: Instant) -
     true
 }
 
-/// Packets inside a handoff.
-pub(crate) fn packets_of(handoff: &Handoff) -> u64 {
-    match handoff {
-        Handoff::Tun(frame, _) => {
-            parse(frame.buf.data()).map_or(1, |info| tun_packets(frame, &info))
-        }
-        Handoff::Udp(frame) => udp_packets(frame),
-        Handoff::Initiation(..) => 1,
-    }
-}
-
 /// Whether a handshake message or keepalive may be written.
 pub(crate) fn has_room_for_control(engine: &Engine) -> bool {
     engine.udp_out.has_room(1, CONTROL_ROOM)
@@ -191,11 +188,12 @@ pub(crate) fn initiate(engine: &mut Engine, slot: Slot, now: Instant) {
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
-    let Some(endpoint) = peer.endpoint else {
+    let Some(endpoint) = path_setup::initiation_end(peer, &engine.uplink_faults) else {
         return;
     };
     debug_assert!(engine.udp_out.free() >= CONTROL_ROOM);
     if let Some(len) = peer.tunnel.initiate(label, engine.udp_out.room(), now) {
+        peer.attempts = peer.attempts.wrapping_add(1);
         engine.udp_out.commit_own(len, &endpoint);
         engine.peers.count(slot, 0, len as u64);
     }
@@ -207,8 +205,12 @@ pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
-    let (id, endpoint) = (peer.spec.id, peer.endpoint);
+    let (id, mut endpoint) = (peer.spec.id, peer.endpoint);
     let timed = peer.tunnel.on_timer(label, engine.udp_out.room(), now);
+    if timed.send == Some(INITIATION_LEN) {
+        endpoint = path_setup::initiation_end(peer, &engine.uplink_faults);
+        peer.attempts = peer.attempts.wrapping_add(1);
+    }
     if let (Some(len), Some(endpoint)) = (timed.send, endpoint) {
         engine.udp_out.commit_own(len, &endpoint);
         engine.peers.count(slot, 0, len as u64);
@@ -220,6 +222,7 @@ pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         engine.event(Event::HandshakeTimeout(id));
     }
     lanes::on_timer(engine, slot, now);
+    path_machine::on_timer(engine, slot, now);
 }
 
 /// The date of the next initiation of one tunnel.
@@ -288,17 +291,27 @@ fn count_tun(engine: &mut Engine, packets: u64, bytes: usize) {
     engine.counters.rx_tun_bytes += bytes as u64;
 }
 
+/// What an outbound packet needs to know of its flow.
+struct Passed {
+    /// The owner of the destination.
+    peer: PeerId,
+    /// This worker's tunnel with it.
+    slot: Option<Slot>,
+    steer: Steer,
+}
+
 /// The peer that owns the destination, and whether policy lets the packet go there: from the flow's entry, or from
-/// routes and policy where the entry is missing or of another configuration.
+/// routes and policy where the entry is missing or of another configuration. And the flow's class and path.
 fn flow_outbound(
     engine: &mut Engine,
     info: &PacketInfo,
     look: &Look,
     packets: u64,
-    bytes: usize,
+    packet: &[u8],
     now: Instant,
-) -> Result<PeerId, DropReason> {
-    let (now_s, generation) = (engine.now_s(now), engine.snapshot.generation());
+) -> Result<Passed, DropReason> {
+    let (clock, generation) = (engine.clock(now), engine.snapshot.generation());
+    let now_s = clock.s;
     let case_of = |peer| Case {
         key: &info.key,
         peer,
@@ -311,31 +324,56 @@ fn flow_outbound(
     if !look.has_flow() {
         let peer = engine.snapshot.route(info.key.dst);
         let peer = peer.ok_or(DropReason::NoRoute)?;
-        let passes = policing::passes_alone(engine, &case_of(peer));
-        return passes.then_some(peer).ok_or(DropReason::PolicyDeniedOut);
+        if !policing::passes_alone(engine, &case_of(peer)) {
+            return Err(DropReason::PolicyDeniedOut);
+        }
+        let slot = engine.peers.slot_of(peer);
+        let steer = steering::steer_alone(engine, peer, slot, &info.key, dscp(packet));
+        return Ok(Passed { peer, slot, steer });
     }
     let known = engine.flows.lookup(&info.key, now_s);
     let hit = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
-    let (slot, peer) = match hit {
-        Some((slot, hit)) if hit.passes(OpenedBy::Local, look.is_opening()) => (slot, hit.peer),
+    let (flow, peer, steer) = match hit {
+        Some((flow, hit)) if hit.passes(OpenedBy::Local, look.is_opening()) => {
+            (flow, hit.peer, hit.steer)
+        }
         Some(_) | None => {
             let peer = engine.snapshot.route(info.key.dst);
             let peer = peer.ok_or(DropReason::NoRoute)?;
-            let slot = enter_flow(engine, known, &case_of(peer));
-            (slot.ok_or(DropReason::PolicyDeniedOut)?, peer)
+            let entered = enter_flow(engine, known, &case_of(peer), dscp(packet));
+            let (flow, steer) = entered.ok_or(DropReason::PolicyDeniedOut)?;
+            (flow, peer, steer)
         }
     };
     if look.is_first_fragment() {
         policing::passed(engine, &case_of(peer));
     }
-    engine
-        .flows
-        .touch(slot, packets as u32, bytes as u64, now_s);
-    Ok(peer)
+    let slot = engine.peers.slot_of(peer);
+    let steered = steering::steer(engine, peer, slot, &info.key, steer, &clock);
+    let (packets, bytes) = (packets as u32, packet.len() as u64);
+    match steered {
+        Some(steer) => engine.flows.touch_sent(flow, packets, bytes, now_s, steer),
+        None => engine.flows.touch(flow, packets, bytes, now_s),
+    }
+    let steer = steered.unwrap_or(steer);
+    Ok(Passed { peer, slot, steer })
+}
+
+/// Judges a flow anew, or opens it, and gives it its class; `None` where policy denies it.
+fn enter_flow(
+    engine: &mut Engine,
+    known: Option<FlowSlot>,
+    case: &Case<'_>,
+    dscp: u8,
+) -> Option<(FlowSlot, Steer)> {
+    let before = known.map(|slot| engine.flows.flow(slot));
+    let was_steered = before.is_some_and(|it| it.passage.is_allowed() && it.peer == case.peer);
+    let slot = admit_flow(engine, known, case)?;
+    Some((slot, steering::classify(engine, slot, !was_steered, dscp)))
 }
 
 /// Judges a flow anew, or opens it; `None` where policy denies it. A sibling that knows the flow knows who opened it.
-fn enter_flow(engine: &mut Engine, known: Option<FlowSlot>, case: &Case<'_>) -> Option<FlowSlot> {
+fn admit_flow(engine: &mut Engine, known: Option<FlowSlot>, case: &Case<'_>) -> Option<FlowSlot> {
     if engine.snapshot.policy().is_some() {
         return policing::enter(engine, known, case);
     }
@@ -361,23 +399,34 @@ fn seal(
     engine: &mut Engine,
     frame: &mut TunFrame,
     info: &PacketInfo,
-    id: PeerId,
+    slot: Option<Slot>,
+    steer: Steer,
     packets: u64,
     now: Instant,
 ) {
-    let slot = engine.peers.slot_of(id);
     let Some((slot, peer)) = slot.and_then(|slot| Some((slot, engine.peers.get_mut(slot)?))) else {
         // Removed while the packet was on its way between two workers.
         engine.counters.drop(DropReason::PeerRemoved, packets);
         return;
     };
-    let Some(endpoint) = peer.endpoint else {
+    let Some(way) = steering::way_of(peer, steer) else {
         engine.counters.drop(DropReason::NoEndpoint, packets);
         return;
     };
     let padding = Padding {
-        mtu: engine.snapshot.mtu(),
+        mtu: way.narrow_mtu.unwrap_or(engine.snapshot.mtu()),
     };
+    let packets = match narrow::fits(frame.buf.data(), info, way.narrow_mtu) {
+        true => packets,
+        false => match narrow::fit(engine, frame, info, way.narrow_mtu, packets, now) {
+            Some(packets) => packets,
+            None => return,
+        },
+    };
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return;
+    };
+    let tos = tos::encapsulated(info.tos);
     let mut cutter = match Cutter::new(frame, info) {
         Ok(cutter) => cutter,
         Err(_) => {
@@ -396,23 +445,53 @@ fn seal(
         initiate(engine, slot, now);
         return;
     }
-    let mut sealed_bytes = 0;
+    let mark = engine.udp_out.mark();
+    let (mut sealed, mut sealed_bytes) = (0, 0);
     while let Some(segment) = cutter.next_segment(padding) {
         engine.stages.lap(Stage::Cut);
+        if way.narrow_mtu.is_some_and(|mtu| segment.packet_len > mtu) {
+            let packet = &segment.padded[..segment.packet_len];
+            let (fragments, bytes) = narrow::seal_fragments(
+                &mut peer.tunnel,
+                &mut engine.udp_out,
+                &mut engine.counters,
+                packet,
+                padding,
+                (&way.endpoint, tos),
+                now,
+            );
+            sealed += fragments;
+            sealed_bytes += bytes;
+            continue;
+        }
         match peer.tunnel.seal(segment.padded, engine.udp_out.room(), now) {
             Some(len) => {
-                engine.udp_out.commit(len, &endpoint);
+                engine.udp_out.commit_classed(len, &way.endpoint, tos);
+                sealed += 1;
                 sealed_bytes += len as u64;
             }
             None => engine.counters.drop(DropReason::DataNoSession, 1),
         }
         engine.stages.lap(Stage::Seal);
     }
+    match way.copy {
+        // Nobody can tell of a pair which one came, so pairs stay out of the loss of data.
+        Some(copy) => {
+            let copies = engine.udp_out.repeat_since(mark, &copy, CONTROL_ROOM);
+            engine.counters.copies_sent += copies;
+        }
+        None => {
+            if let (Some(path), Some(outlets)) = (way.path, &mut peer.outlets) {
+                outlets.count_sent(path, steer.class(), sealed, sealed_bytes);
+            }
+        }
+    }
     engine.peers.count(slot, 0, sealed_bytes);
 }
 
 /// Whether all segments of a frame fit, sealed, with an initiation on top.
 fn has_room_to_seal(engine: &Engine, frame: &TunFrame, info: &PacketInfo, packets: u64) -> bool {
+    let packets = narrow::packets_max(engine, frame, info, packets);
     let packets = usize::try_from(packets).unwrap_or(usize::MAX);
     let per_segment = usize::from(info.payload_offset) + PADDING_MULTIPLE + DATA_OVERHEAD;
     let bytes = frame.buf.len() + packets.saturating_mul(per_segment) + CONTROL_ROOM;
@@ -434,7 +513,7 @@ fn datagrams(engine: &mut Engine, frame: &UdpFrame, now: Instant) {
             Ok(Message::Initiation) => initiation(engine, datagram, &frame.endpoint, now),
             Ok(Message::Data { receiver, counter }) => {
                 if let Some(slot) = session(engine, receiver, datagram, &frame.endpoint) {
-                    data(engine, slot, datagram, counter, &frame.endpoint, now);
+                    data(engine, slot, datagram, counter, frame, now);
                 }
             }
             Ok(Message::Response { receiver }) => {
@@ -475,97 +554,14 @@ fn session(
     slot
 }
 
-/// Asks the gate of `identity` about a handshake message; where it says no, the message has ended.
-fn admitted(
+/// A handshake message or cookie that passed the gate, for a tunnel of ours.
+pub(crate) fn handshake(
     engine: &mut Engine,
-    identity: &Identity,
+    slot: Slot,
     datagram: &[u8],
     endpoint: &Endpoint,
-) -> bool {
-    let source = endpoint.remote.ip();
-    match identity
-        .gate()
-        .admit(source, datagram, engine.udp_out.room())
-    {
-        Admission::Pass => return true,
-        Admission::BadMac => engine.counters.drop(DropReason::HandshakeBadMac, 1),
-        Admission::LowOrder => engine.counters.drop(DropReason::HandshakeLowOrder, 1),
-        Admission::Cookie(len) => {
-            engine.udp_out.commit_own(len, endpoint);
-            engine.counters.drop(DropReason::HandshakeUnderLoad, 1);
-        }
-    }
-    false
-}
-
-/// The lane that an initiation is addressed to, by its first MAC: the site's own unless another one fits. The kernel
-/// steers by the sender's index, so the lane may be any worker's.
-fn addressed_lane(engine: &Engine, datagram: &[u8]) -> Option<WorkerId> {
-    if !engine.snapshot.has_lanes() || engine.snapshot.identity().gate().is_addressed(datagram) {
-        return None;
-    }
-    let lanes = engine.snapshot.lane_identities();
-    let fits = |identity: &Arc<Identity>| identity.gate().is_addressed(datagram);
-    lanes
-        .iter()
-        .position(fits)
-        .map(|worker| WorkerId(worker as u8))
-}
-
-/// An initiation: the only message that names its peer by key. Whichever worker gets it finds the owner.
-fn initiation(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
-    let lane = addressed_lane(engine, datagram);
-    let identity = lane
-        .and_then(|worker| engine.snapshot.lane_identity(worker))
-        .unwrap_or(engine.snapshot.identity())
-        .clone();
-    if !admitted(engine, &identity, datagram, endpoint) {
-        return;
-    }
-    let claimed = identity.claimed_initiator(datagram);
-    let owner = claimed.and_then(|key| match lane {
-        None => engine
-            .snapshot
-            .peer_by_key(&key)
-            .map(|spec| (spec.id, spec.worker)),
-        Some(worker) => {
-            let spec = engine.snapshot.peer_by_lane_key(&key)?;
-            let is_paired = spec.lane_of(worker)?.lane.remote == key;
-            is_paired.then_some((spec.id, worker))
-        }
-    });
-    let Some((id, worker)) = owner else {
-        let reason = match claimed {
-            Some(_) => DropReason::HandshakeUnknownPeer,
-            None => DropReason::HandshakeInvalid,
-        };
-        engine.counters.drop(reason, 1);
-        return;
-    };
-    if worker != engine.config.worker {
-        let frame = copy_of(engine, datagram, endpoint);
-        hand_out(engine, worker, Handoff::Initiation(frame, id), 1);
-        return;
-    }
-    match engine.peers.slot_of(id) {
-        Some(slot) => handshake(engine, slot, datagram, endpoint, now),
-        None => engine.counters.drop(DropReason::HandshakeUnknownPeer, 1),
-    }
-}
-
-/// An answer to an initiation of ours, for the tunnel that its index names.
-fn response(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
-    let Some(peer) = engine.peers.get(slot) else {
-        return;
-    };
-    let identity = lanes::identity_of(engine, &peer.role).clone();
-    if admitted(engine, &identity, datagram, endpoint) {
-        handshake(engine, slot, datagram, endpoint, now);
-    }
-}
-
-/// A handshake message or cookie that passed the gate, for a tunnel of ours.
-fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoint, now: Instant) {
+    now: Instant,
+) {
     let Some(peer) = engine.peers.get_mut(slot) else {
         return;
     };
@@ -575,6 +571,7 @@ fn handshake(engine: &mut Engine, slot: Slot, datagram: &[u8], endpoint: &Endpoi
         Ok(Opened::Reply(len)) => {
             let id = peer.spec.id;
             lanes::heard(&mut peer.role);
+            // Also on a known path: it works, which is more than is known of any other, and what waits goes there.
             let moved = roam(peer, endpoint);
             engine.udp_out.commit_own(len, endpoint);
             engine.counters.consumed += 1;
@@ -597,7 +594,7 @@ fn data(
     slot: Slot,
     datagram: &[u8],
     counter: u64,
-    endpoint: &Endpoint,
+    frame: &UdpFrame,
     now: Instant,
 ) {
     let Some(peer) = engine.peers.get_mut(slot) else {
@@ -611,14 +608,24 @@ fn data(
         .open(datagram, counter, engine.tun_out.room(), now);
     engine.stages.lap(Stage::Open);
     match opened {
-        Err(Refused::InnerMalformed) => {
-            lanes::no_packet(engine, slot, datagram.len() - DATA_OVERHEAD, now)
+        Err(Refused::InnerMalformed) => lanes::no_packet(
+            engine,
+            slot,
+            &frame.endpoint,
+            datagram.len() - DATA_OVERHEAD,
+            now,
+        ),
+        Err(Refused::Replayed)
+            if steering::is_on_known_path(peer, &engine.snapshot, &frame.endpoint) =>
+        {
+            engine.counters.drop(DropReason::DataCopy, 1);
+            return;
         }
         Err(refused) => {
             engine.counters.drop(reason_of(refused), 1);
             return;
         }
-        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, now),
+        Ok(Opened::Packet(len)) => deliver(engine, slot, id, len, frame.tos, now),
         Ok(Opened::Keepalive | Opened::Reply(_) | Opened::Handshake) => {
             engine.counters.consumed += 1
         }
@@ -627,7 +634,8 @@ fn data(
         return;
     };
     lanes::heard(&mut peer.role);
-    let moved = roam(peer, endpoint);
+    let received = matches!(opened, Ok(Opened::Packet(_))).then_some(datagram.len());
+    let moved = arrived(peer, &engine.snapshot, &frame.endpoint, received);
     let flush = !had_session && peer.tunnel.has_session();
     engine.peers.count(slot, datagram.len() as u64, 0);
     note_handshake(engine, slot, now);
@@ -648,18 +656,21 @@ fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
     }
     let id = peer.spec.id;
     peer.stats.set_last_handshake(at);
+    peer.attempts = 0;
     engine.counters.handshakes += 1;
-    if matches!(peer.role, Role::Main(_)) {
-        engine.event(Event::HandshakeCompleted(id));
-    }
+    let is_main = matches!(peer.role, Role::Main(_));
     lanes::on_handshake(engine, slot, now);
+    if is_main {
+        engine.event(Event::HandshakeCompleted(id));
+        path_machine::on_handshake(engine, slot, now);
+    }
 }
 
 /// An inner packet of `len` bytes at the start of the TUN batch's room, sent by peer `id` through the tunnel in
 /// `slot`.
-fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant) {
+fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, tos: u8, now: Instant) {
     let packet = &engine.tun_out.room()[..len];
-    let info = match parse(packet) {
+    let mut info = match parse(packet) {
         Ok(info) => info,
         Err(_) => {
             engine.counters.drop(DropReason::InnerMalformed, 1);
@@ -668,7 +679,13 @@ fn deliver(engine: &mut Engine, slot: Slot, id: PeerId, len: usize, now: Instant
     };
     let look = Look::at(packet, &info, engine.snapshot.policy());
     engine.stages.lap(Stage::Parse);
-    match flow_inbound(engine, &info, &look, id, len, now) {
+    let passed = flow_inbound(engine, &info, &look, id, len, now);
+    let is_plain = narrow::leaves_unchanged(&engine.tun_out.room()[..len], &info, tos);
+    let passed = match is_plain {
+        true => passed,
+        false => passed.and_then(|()| narrow::leave_tunnel(engine, slot, len, &mut info, tos)),
+    };
+    match passed {
         Ok(()) => {
             engine.stages.lap(Stage::Flow);
             // The tunnel cut the padding off; a length that the two disagree on is the parser's to decide.
@@ -732,7 +749,9 @@ fn flow_inbound(
             if !is_owner(engine) {
                 return Err(DropReason::InnerSource);
             }
-            enter_flow(engine, known, &case).ok_or(DropReason::PolicyDeniedIn)?
+            let dscp = dscp(engine.tun_out.room());
+            let entered = enter_flow(engine, known, &case, dscp);
+            entered.ok_or(DropReason::PolicyDeniedIn)?.0
         }
     };
     if look.is_first_fragment() {
@@ -747,6 +766,23 @@ fn flow_inbound(
         now_s,
     });
     Ok(())
+}
+
+/// An authenticated message came from `endpoint`, with that many bytes where it carried a packet. Where the peer has
+/// several paths, one that is known moves nothing.
+#[inline]
+fn arrived(
+    peer: &mut OwnedPeer,
+    snapshot: &Snapshot,
+    endpoint: &Endpoint,
+    received: Option<usize>,
+) -> Option<Endpoint> {
+    let path = steering::arrival(peer, snapshot, endpoint);
+    if let (Some(path), Some(bytes), Some(outlets)) = (path, received, &mut peer.outlets) {
+        outlets.count_received(path, bytes as u64);
+    }
+    let stays = path.is_some() && peer.has_several() && peer.endpoint.is_some();
+    if stays { None } else { roam(peer, endpoint) }
 }
 
 /// Takes an authenticated message's source as the peer's address; answers whether the address is a new one.
@@ -769,70 +805,21 @@ fn tell_roaming(engine: &mut Engine, id: PeerId, moved: Option<Endpoint>) {
     }
 }
 
+/// The codepoint of an IP packet (RFC 2474).
+fn dscp(packet: &[u8]) -> u8 {
+    match packet {
+        [first, second, ..] if first >> 4 == 6 => (first & 0xf) << 2 | second >> 6,
+        [_, tos, ..] => tos >> 2,
+        _ => 0,
+    }
+}
+
 fn has_room_to_open(engine: &Engine, frame: &UdpFrame) -> bool {
     let datagrams = udp_packets(frame) as usize;
     engine
         .tun_out
         .has_room(datagrams, frame.buf.len() + DATA_OVERHEAD)
         && engine.udp_out.has_room(datagrams, datagrams * CONTROL_ROOM)
-}
-
-// Between workers.
-
-/// The other worker that every datagram of a frame belongs to. The kernel steers a whole train by its first
-/// datagram, so a train of ours may hold foreign datagrams, but hardly ever only those.
-fn foreign_owner(engine: &Engine, frame: &UdpFrame) -> Option<WorkerId> {
-    let owner_of = |datagram| match Message::parse(datagram) {
-        Ok(
-            Message::Data { receiver, .. }
-            | Message::Response { receiver }
-            | Message::Cookie { receiver },
-        ) => {
-            let owner = PeerIndex::from_receiver(receiver).worker();
-            (owner != engine.config.worker && owner.as_usize() < engine.config.workers)
-                .then_some(owner)
-        }
-        Ok(Message::Initiation) | Err(_) => None,
-    };
-    let mut datagrams = frame.datagrams();
-    let owner = owner_of(datagrams.next()?)?;
-    datagrams
-        .all(|datagram| owner_of(datagram) == Some(owner))
-        .then_some(owner)
-}
-
-fn copy_of(engine: &mut Engine, datagram: &[u8], endpoint: &Endpoint) -> UdpFrame {
-    let mut frame = engine.spare_udp();
-    frame.buf.storage_mut()[..datagram.len()].copy_from_slice(datagram);
-    frame.buf.set_len(datagram.len());
-    frame.segment_len = 0;
-    frame.endpoint = *endpoint;
-    frame
-}
-
-fn hand_out(engine: &mut Engine, to: WorkerId, handoff: Handoff, packets: u64) {
-    debug_assert_ne!(to, engine.config.worker);
-    engine.counters.handed_out += packets;
-    engine.handoffs.push((to, handoff));
-}
-
-// Counting.
-
-/// Packets that a frame becomes: its segments.
-fn tun_packets(frame: &TunFrame, info: &PacketInfo) -> u64 {
-    match (frame.vnet.gso_kind(), frame.vnet.gso_size) {
-        (Some(GsoKind::None) | None, _) | (_, 0) => 1,
-        (Some(GsoKind::TcpV4 | GsoKind::TcpV6 | GsoKind::UdpL4), size) => {
-            info.payload_len().div_ceil(usize::from(size)).max(1) as u64
-        }
-    }
-}
-
-fn udp_packets(frame: &UdpFrame) -> u64 {
-    match frame.segment_len {
-        0 => 1,
-        step => frame.buf.len().div_ceil(step).max(1) as u64,
-    }
 }
 
 fn reason_of(refused: Refused) -> DropReason {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use patronus_packet::cut::PADDING_MULTIPLE;
 use patronus_packet::frame::FRAME_DATA_MAX;
 use patronus_packet::parse::{ICMP, ICMPV6, TCP};
-use patronus_packet::{Fragment, PacketInfo, Role, checksum, parse};
+use patronus_packet::{Fragment, PacketInfo, Role, checksum, inspect, parse};
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::peer::CONTROL_ROOM;
 
@@ -81,6 +81,45 @@ pub(crate) fn to_remote(
     }
 }
 
+/// Tells a sender behind this gateway that its packet is too long for the path, whose packets take `mtu` bytes
+/// (RFC 1191 section 4, RFC 4443 section 3.2), unless too many were told just before.
+pub(crate) fn too_big(
+    engine: &mut Engine,
+    packet: &[u8],
+    info: &PacketInfo,
+    mtu: usize,
+    now: Instant,
+) {
+    if !may_be_told(info, inspect::role(packet, info)) {
+        return;
+    }
+    let mut bytes = [0; ANSWER_ROOM];
+    let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+    let packet = packet.get(..usize::from(info.total_len)).unwrap_or(packet);
+    let header_len = info.version.header_len_min();
+    let (protocol, payload_len) = match info.key.src {
+        IpAddr::V4(_) => {
+            let room = &mut bytes[header_len..ANSWER_MAX_V4];
+            (ICMP, error([3, 4], u32::from(mtu), packet, room))
+        }
+        IpAddr::V6(_) => {
+            let room = &mut bytes[header_len..];
+            (ICMPV6, error([2, 0], u32::from(mtu), packet, room))
+        }
+    };
+    let len = finish(&mut bytes, info, protocol, payload_len);
+    let Ok(answer) = parse(&bytes[..len]) else {
+        debug_assert!(false, "an answer of ours that is no packet");
+        return;
+    };
+    if engine.tun_out.has_room(1, len) && engine.policing.may_refuse(now) {
+        engine.tun_out.room()[..len].copy_from_slice(&bytes[..len]);
+        engine.tun_out.commit(len, &answer);
+        engine.own_tun += 1;
+        engine.counters.too_big_told += 1;
+    }
+}
+
 fn rejects(engine: &Engine) -> bool {
     let policy = engine.snapshot.policy();
     policy.is_some_and(|policy| match policy.refusal {
@@ -119,9 +158,7 @@ fn answer(
     role: Role,
     out: &mut [u8; ANSWER_ROOM],
 ) -> Option<usize> {
-    let is_error = matches!(role, Role::Error(_));
-    let one_to_one = is_one_host(info.key.src) && is_one_host(info.key.dst);
-    if is_error || !one_to_one || info.fragment != Fragment::None {
+    if !may_be_told(info, role) {
         return None;
     }
     let packet = packet.get(..usize::from(info.total_len))?;
@@ -131,15 +168,25 @@ fn answer(
         (_, IpAddr::V4(_)) => {
             let room = &mut out[header_len..ANSWER_MAX_V4];
             // Destination unreachable, communication administratively prohibited.
-            (ICMP, error(3, 13, packet, room))
+            (ICMP, error([3, 13], 0, packet, room))
         }
         (_, IpAddr::V6(_)) => {
             // Destination unreachable, communication with destination administratively prohibited.
-            (ICMPV6, error(1, 1, packet, &mut out[header_len..]))
+            (ICMPV6, error([1, 1], 0, packet, &mut out[header_len..]))
         }
     };
+    Some(finish(out, info, protocol, payload_len))
+}
+
+/// Writes the IP header and the checksum of an answer that goes from whom the packet was for to its sender.
+fn finish(
+    out: &mut [u8; ANSWER_ROOM],
+    info: &PacketInfo,
+    protocol: u8,
+    payload_len: usize,
+) -> usize {
+    let header_len = info.version.header_len_min();
     let len = header_len + payload_len;
-    // The answer goes from whom the packet was for to its sender.
     let (src, dst) = (info.key.dst, info.key.src);
     put_ip_header(out, src, dst, protocol, payload_len);
     let transport = &mut out[header_len..len];
@@ -150,7 +197,15 @@ fn answer(
     };
     let sum = pseudo.plus(checksum::sum(transport)).finish();
     transport[at..at + 2].copy_from_slice(&sum.to_be_bytes());
-    Some(len)
+    len
+}
+
+/// Whether an answer may be sent at all (RFC 1122 section 3.2.2, RFC 4443 section 2.4): not of ICMP errors, of fragments,
+/// and of packets that are not from one host to one host.
+fn may_be_told(info: &PacketInfo, role: Role) -> bool {
+    let is_error = matches!(role, Role::Error(_));
+    let one_to_one = is_one_host(info.key.src) && is_one_host(info.key.dst);
+    !is_error && one_to_one && info.fragment == Fragment::None
 }
 
 /// A reset as a host without that connection sends it (RFC 9293 section 3.10.7.1); none in answer to a reset.
@@ -181,10 +236,12 @@ fn reset(packet: &[u8], info: &PacketInfo, out: &mut [u8]) -> Option<usize> {
     Some(20)
 }
 
-/// An ICMP or ICMPv6 error that quotes as much of `packet` as there is room for.
-fn error(kind: u8, code: u8, packet: &[u8], room: &mut [u8]) -> usize {
+/// An ICMP or ICMPv6 error of a type and code that quotes as much of `packet` as there is room for; `value` is its last
+/// header word.
+fn error([kind, code]: [u8; 2], value: u32, packet: &[u8], room: &mut [u8]) -> usize {
     let quoted = packet.len().min(room.len() - 8);
-    room[..8].copy_from_slice(&[kind, code, 0, 0, 0, 0, 0, 0]);
+    room[..4].copy_from_slice(&[kind, code, 0, 0]);
+    room[4..8].copy_from_slice(&value.to_be_bytes());
     room[8..8 + quoted].copy_from_slice(&packet[..quoted]);
     8 + quoted
 }

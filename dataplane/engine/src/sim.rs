@@ -8,6 +8,7 @@
 //! moves meanwhile. With feature `mock-clock` it moves in step.
 
 mod dice;
+mod paths;
 mod site;
 mod wire;
 
@@ -16,14 +17,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use patronus_impair::{Impairment, Wire};
 use patronus_packet::frame::FRAME_DATA_MAX;
-use patronus_packet::{Door, Endpoint, FrameBuf, Prefix, TunFrame, UdpFrame};
+use patronus_packet::{Door, FrameBuf, Prefix, TunFrame, UdpFrame, UplinkId};
 use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
 
 use crate::snapshot::PeerStats;
-use crate::{Engine, Event, Handoff, LaneSpec, PeerId, PeerSpec, Policy};
+use crate::{Engine, Event, Handoff, LaneSpec, PathsConfig, PeerId, PeerSpec, Policy};
 
 pub use dice::Dice;
+pub use paths::Uplink;
+use paths::{Followed, Way};
 pub use site::{Site, SiteOptions, Steering};
 pub use wire::{Captured, Link, udp_frame};
 use wire::{Delivery, packets_of, steer};
@@ -46,6 +50,11 @@ pub struct Net {
     /// Every datagram that was sent, lost ones too.
     pub captured: Vec<Captured>,
     links: HashMap<(SiteId, SiteId), Link>,
+    /// What goes before `links`.
+    paths: HashMap<Way, Impairment>,
+    /// Each way has a wire as soon as something was sent on it.
+    wires: HashMap<Way, Wire>,
+    followed: Option<Followed>,
     sites: Vec<Site>,
     wire: BinaryHeap<Delivery>,
     /// Datagrams to addresses where no site is.
@@ -69,6 +78,9 @@ impl Net {
             link: Link::default(),
             captured: Vec::new(),
             links: HashMap::new(),
+            paths: HashMap::new(),
+            wires: HashMap::new(),
+            followed: None,
             sites: Vec::new(),
             wire: BinaryHeap::new(),
             outside: HashMap::new(),
@@ -94,9 +106,15 @@ impl Net {
         net
     }
 
-    /// A site without peers, at 192.0.2.(i+1).
+    /// A site without peers, at 192.0.2.(i+1), its second uplink at 198.51.100.(i+1), the others at 100.64.u.(i+1).
     pub fn add_site(&mut self, options: SiteOptions) -> SiteId {
         let id = SiteId(self.sites.len());
+        let uplinks = 0..options.uplinks;
+        assert!(
+            (1..=UplinkId::COUNT_MAX).contains(&uplinks.len()),
+            "{} uplinks",
+            options.uplinks
+        );
         let identity = Arc::new(Identity::new(
             PrivateKey::generate(),
             options.handshakes_per_s,
@@ -110,7 +128,11 @@ impl Net {
             engines: Vec::new(),
             lane_identities: site::lane_identities(&identity, &options),
             identity,
-            outer: SocketAddr::from(([192, 0, 2, id.0 as u8 + 1], OUTER_PORT)),
+            carriers: uplinks.clone().map(|_| true).collect(),
+            outers: uplinks
+                .map(|uplink| site::outer_addr(id.0, uplink, OUTER_PORT))
+                .collect(),
+            paths: PathsConfig::default(),
             specs: BTreeMap::new(),
             policy: None,
             generation: 1,
@@ -139,7 +161,7 @@ impl Net {
             id: peer_id(of),
             public_key: self.sites[of.0].identity.public_key(),
             preshared_key: None,
-            endpoint: Some(self.sites[of.0].outer),
+            endpoint: Some(self.sites[of.0].outer()),
             endpoint_serial: 0,
             allowed_ips: prefixes_of(of),
             keepalive: None,
@@ -213,6 +235,12 @@ impl Net {
         self.reload(site);
     }
 
+    /// Gives a site uplinks and classes to choose by.
+    pub fn set_paths(&mut self, site: SiteId, paths: PathsConfig) {
+        self.sites[site.0].paths = paths;
+        self.reload(site);
+    }
+
     fn reload(&mut self, id: SiteId) {
         let site = &mut self.sites[id.0];
         site.generation += 1;
@@ -253,10 +281,10 @@ impl Net {
         self.links.insert((from, to), link);
     }
 
-    /// Gives a site another outer address, as a NAT does that forgot its mapping. What is on its way to the old
-    /// one is lost.
+    /// Gives a site another outer address on its first uplink, as a NAT does that forgot its mapping. What is on its way
+    /// to the old one is lost.
     pub fn move_site(&mut self, site: SiteId, outer: SocketAddr) {
-        self.sites[site.0].outer = outer;
+        self.move_uplink(site, 0, outer);
     }
 
     /// Takes what the site delivered since the last call.
@@ -296,7 +324,8 @@ impl Net {
 
     /// A datagram reaches a site at once, from anywhere; steering chooses the worker.
     pub fn inject(&mut self, from: SocketAddr, site: SiteId, datagram: &[u8]) {
-        self.receive(site, from, self.sites[site.0].outer, &[datagram.to_vec()]);
+        let to = self.sites[site.0].outer();
+        self.receive(site, from, to, 0, &[datagram.to_vec()]);
     }
 
     /// A frame comes from the uplink socket of a worker.
@@ -338,12 +367,17 @@ impl Net {
         let wire = self.wire.peek().map(|delivery| delivery.at);
         let up = self.sites.iter().filter(|site| site.is_up);
         let timers = up.flat_map(|site| site.engines.iter().filter_map(Engine::poll_timeout));
-        timers.chain(wire).min()
+        timers.chain(wire).chain(self.schedule_due()).min()
     }
 
     /// Does what is due; `false` when nothing was.
     fn step(&mut self) -> bool {
         let mut worked = false;
+        // Before all else: what is sent at the instant of a change meets the change.
+        if self.schedule_due().is_some_and(|at| at <= self.now) {
+            self.apply_schedule();
+            worked = true;
+        }
         if self
             .wire
             .peek()
@@ -396,11 +430,11 @@ impl Net {
     fn deliver_train(&mut self) {
         let Some(first) = self.wire.pop() else { return };
         let step = first.bytes.len();
-        let (from, to) = (first.from, first.to);
+        let (from, to, tos) = (first.from, first.to, first.tos);
         let mut train = vec![first.bytes];
         while let Some(next) = self.wire.peek()
             && next.at <= self.now
-            && (next.from, next.to) == (from, to)
+            && (next.from, next.to, next.tos) == (from, to, tos)
             && train.len() < GRO_DATAGRAMS_MAX
             && train.last().is_some_and(|last| last.len() == step)
             && next.bytes.len() <= step
@@ -409,27 +443,36 @@ impl Net {
         {
             train.extend(self.wire.pop().map(|delivery| delivery.bytes));
         }
-        match self
-            .sites
-            .iter()
-            .position(|site| site.door_at(to).is_some())
-        {
-            Some(site) if self.sites[site].is_up => self.receive(SiteId(site), from, to, &train),
-            Some(_) => {}
-            None => self.outside.entry(to).or_default().extend(train),
+        let Some(Uplink(id, uplink)) = self.uplink_at(to) else {
+            self.outside.entry(to).or_default().extend(train);
+            return;
+        };
+        let site = &self.sites[id.0];
+        if site.is_up && site.carriers[usize::from(uplink)] {
+            self.receive(id, from, to, tos, &train);
         }
     }
 
-    fn receive(&mut self, id: SiteId, from: SocketAddr, to: SocketAddr, train: &[Vec<u8>]) {
+    fn receive(
+        &mut self,
+        id: SiteId,
+        from: SocketAddr,
+        to: SocketAddr,
+        tos: u8,
+        train: &[Vec<u8>],
+    ) {
         let site = &self.sites[id.0];
-        let mut frame = udp_frame(from, Some(site.outer.ip()), train);
-        let worker = match (site.door_at(to), site.steering) {
-            (Some(Some(lane)), _) => {
+        let (uplink, door) = site.door_at(to).expect("the address is the site's");
+        let mut frame = udp_frame(from, Some(to.ip()), train);
+        frame.tos = tos;
+        frame.endpoint.uplink = UplinkId(uplink);
+        let worker = match (door, site.steering) {
+            (Some(lane), _) => {
                 frame.endpoint.door = Door::Lane;
                 lane
             }
-            (_, Steering::Fixed(worker)) => worker.as_usize(),
-            (_, Steering::ByIndex) => steer(&train[0], site.engines.len()),
+            (None, Steering::Fixed(worker)) => worker.as_usize(),
+            (None, Steering::ByIndex) => steer(&train[0], site.engines.len()),
         };
         self.inject_frame(id, worker, frame);
     }
@@ -482,7 +525,7 @@ impl Net {
             datagrams.extend(
                 bytes
                     .chunks(train.segment_len)
-                    .map(|bytes| (train.endpoint, bytes.to_vec())),
+                    .map(|bytes| (train.endpoint, train.tos, bytes.to_vec())),
             );
         }
         engine.udp_sent(sent, own, 0, &[]);
@@ -493,48 +536,8 @@ impl Net {
             id.0,
             engine.counters()
         );
-        let (listen, lane) = (site.outer, site.lane_addr(worker));
-        for (endpoint, bytes) in datagrams {
-            let from = match endpoint.door {
-                Door::Listen => listen,
-                Door::Lane => lane,
-            };
-            self.transmit(id, from, endpoint, bytes);
-        }
-    }
-
-    fn transmit(&mut self, site: SiteId, from: SocketAddr, endpoint: Endpoint, bytes: Vec<u8>) {
-        let to = endpoint.remote;
-        let target = self
-            .sites
-            .iter()
-            .position(|other| other.door_at(to).is_some());
-        let between = target.and_then(|target| self.links.get(&(site, SiteId(target))));
-        let link = *between.unwrap_or(&self.link);
-        let is_lost = !(link.filter)(&bytes) || self.dice.chance(link.loss);
-        let copies = if is_lost {
-            0
-        } else {
-            1 + usize::from(self.dice.chance(link.duplicate))
-        };
-        self.captured.push(Captured {
-            at: self.now,
-            from,
-            to,
-            bytes: bytes.clone(),
-            copies,
-        });
-        for _ in 0..copies {
-            let jitter = link.jitter.mul_f64(self.dice.fraction());
-            self.sequence += 1;
-            let (at, sequence) = (self.now + link.delay + jitter, self.sequence);
-            self.wire.push(Delivery {
-                at,
-                sequence,
-                from,
-                to,
-                bytes: bytes.clone(),
-            });
+        for (endpoint, tos, bytes) in datagrams {
+            self.transmit(id, worker, endpoint, tos, bytes);
         }
     }
 

@@ -103,7 +103,7 @@ pub struct PeerStats {
     tx_bytes: AtomicU64,
     /// Nanoseconds from the gateway's epoch, plus one; zero is never.
     last_handshake: AtomicU64,
-    endpoint: SeqCell<6>,
+    endpoint: SeqCell<ENDPOINT_WORDS>,
 }
 
 impl PeerStats {
@@ -125,25 +125,7 @@ impl PeerStats {
 
     /// Where the peer is.
     pub fn endpoint(&self) -> Option<Endpoint> {
-        let words = self.endpoint.read()?;
-        let (port, kind, local_kind) = (
-            (words[0] >> 32) as u16,
-            words[0] >> 48 & 0xf,
-            words[0] >> 52 & 0xf,
-        );
-        let addr = |kind, at: usize| match kind {
-            4 => Some(IpAddr::from((words[at] as u32).to_be_bytes())),
-            6 => Some(IpAddr::from(
-                (u128::from(words[at]) << 64 | u128::from(words[at + 1])).to_be_bytes(),
-            )),
-            _ => None,
-        };
-        Some(Endpoint {
-            remote: SocketAddr::new(addr(kind, 1)?, port),
-            local: addr(local_kind, 3),
-            door: Door::Listen,
-            uplink: UplinkId((words[0] >> 56) as u8),
-        })
+        endpoint_of(&self.endpoint.read()?)
     }
 
     pub(crate) fn set_traffic(&self, rx_bytes: u64, tx_bytes: u64) {
@@ -157,20 +139,50 @@ impl PeerStats {
     }
 
     pub(crate) fn set_endpoint(&self, endpoint: Option<&Endpoint>) {
-        let mut words = [0; 6];
-        if let Some(endpoint) = endpoint {
-            let local = endpoint.local.map_or(0, |addr| put(&mut words, 3, addr));
-            let remote = put(&mut words, 1, endpoint.remote.ip());
-            words[0] = u64::from(endpoint.remote.port()) << 32
-                | remote << 48
-                | local << 52
-                | u64::from(endpoint.uplink.0) << 56;
-        }
-        self.endpoint.write(words);
+        self.endpoint.write(endpoint_words(endpoint));
     }
 }
 
-fn put(words: &mut [u64; 6], at: usize, addr: IpAddr) -> u64 {
+/// Words that hold an endpoint; the low half of the first is free.
+pub(crate) const ENDPOINT_WORDS: usize = 6;
+
+/// An endpoint as words, without its door; all zero for none.
+pub(crate) fn endpoint_words(endpoint: Option<&Endpoint>) -> [u64; ENDPOINT_WORDS] {
+    let mut words = [0; ENDPOINT_WORDS];
+    if let Some(endpoint) = endpoint {
+        let local = endpoint.local.map_or(0, |addr| put(&mut words, 3, addr));
+        let remote = put(&mut words, 1, endpoint.remote.ip());
+        words[0] = u64::from(endpoint.remote.port()) << 32
+            | remote << 48
+            | local << 52
+            | u64::from(endpoint.uplink.0) << 56;
+    }
+    words
+}
+
+/// The endpoint that the words hold.
+pub(crate) fn endpoint_of(words: &[u64; ENDPOINT_WORDS]) -> Option<Endpoint> {
+    let (port, kind, local_kind) = (
+        (words[0] >> 32) as u16,
+        words[0] >> 48 & 0xf,
+        words[0] >> 52 & 0xf,
+    );
+    let addr = |kind, at: usize| match kind {
+        4 => Some(IpAddr::from((words[at] as u32).to_be_bytes())),
+        6 => Some(IpAddr::from(
+            (u128::from(words[at]) << 64 | u128::from(words[at + 1])).to_be_bytes(),
+        )),
+        _ => None,
+    };
+    Some(Endpoint {
+        remote: SocketAddr::new(addr(kind, 1)?, port),
+        local: addr(local_kind, 3),
+        door: Door::Listen,
+        uplink: UplinkId((words[0] >> 56) as u8),
+    })
+}
+
+fn put(words: &mut [u64; ENDPOINT_WORDS], at: usize, addr: IpAddr) -> u64 {
     match addr {
         IpAddr::V4(v4) => {
             words[at] = u64::from(v4.to_bits());

@@ -8,12 +8,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_engine::{
-    Engine, EngineConfig, Generation, PeerId, PeerSpec, Policy, Refusal, Snapshot,
+    ClassTable, Engine, EngineConfig, Generation, PathsConfig, PeerId, PeerSpec, Policy, Refusal,
+    Snapshot,
 };
 use patronus_packet::vnet::NEEDS_CSUM;
 use patronus_packet::{
-    FrameBuf, GsoKind, Joining, Prefix, TrainLimits, TunFrame, UdpFrame, VnetHeader,
+    Endpoint, FrameBuf, GsoKind, Joining, Prefix, TrainLimits, TunFrame, UdpFrame, UplinkId,
+    VnetHeader,
 };
+use patronus_path::observation::PathProfile;
+use patronus_path::prober::UplinkProfile;
+use patronus_path::{Cadence, ClassConfig, PathSpec, Scoring};
 use patronus_policy::manifest::{Object, load};
 use patronus_policy::{Compiler, PolicyTable};
 use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
@@ -142,7 +147,14 @@ fn carry(from: &mut Site, to: &mut Site, wire: &mut [UdpFrame], now: Instant) ->
         } else {
             0
         };
-        frame.endpoint = from.outer.into();
+        frame.endpoint = match train.endpoint.uplink {
+            UplinkId::ANY => from.outer.into(),
+            uplink => Endpoint {
+                local: Some(train.endpoint.remote.ip()),
+                uplink,
+                ..Endpoint::from(on_uplink(from.outer, uplink.0))
+            },
+        };
         *(if train.own { &mut own } else { &mut sent }) += u64::from(train.packets);
         frames += 1;
     }
@@ -152,6 +164,67 @@ fn carry(from: &mut Site, to: &mut Site, wire: &mut [UdpFrame], now: Instant) ->
     let written = engine.tun_out().packets();
     engine.tun_sent(written, 0);
     written
+}
+
+/// The address of a site on one of its uplinks.
+fn on_uplink(outer: SocketAddr, uplink: u8) -> SocketAddr {
+    SocketAddr::new(outer.ip(), outer.port() + u16::from(uplink))
+}
+
+/// Gives a site two paths to its peer at `other`, and one class.
+fn measure_paths(site: &mut Site, other: SocketAddr, now: Instant) {
+    let cadence = Cadence {
+        active: Duration::from_millis(50),
+        idle: Duration::from_secs(1),
+        multiplier: 5,
+    };
+    let path = |uplink: u8| PathSpec {
+        uplink,
+        remote: on_uplink(other, uplink),
+        profile: PathProfile {
+            name: format!("wan{uplink}"),
+            uplink,
+            cost: 0,
+            capacity_bps: None,
+            is_metered: false,
+        },
+        cadence,
+    };
+    let uplink = |uplink: u8| UplinkProfile {
+        uplink,
+        name: format!("wan{uplink}"),
+        cost: 0,
+        up_bps: None,
+        down_bps: None,
+        is_metered: false,
+        cadence,
+    };
+    let class = ClassConfig {
+        name: "default".to_owned(),
+        latency_ms: None,
+        jitter_ms: None,
+        loss_pct: None,
+        scoring: Scoring::Voice,
+        protect: false,
+        prefer: Vec::new(),
+    };
+    let old = site.engines[0].snapshot().clone();
+    let specs = old.peers().map(|spec| {
+        Arc::new(PeerSpec {
+            paths: (0..2).map(path).collect(),
+            ..PeerSpec::clone(spec)
+        })
+    });
+    let identity = old.identity().clone();
+    let new = Snapshot::new(Generation(2), identity, old.epoch(), old.mtu(), specs);
+    let new = new.with_paths(PathsConfig {
+        uplinks: (0..2).map(uplink).collect(),
+        classes: ClassTable {
+            configs: vec![class],
+            ..ClassTable::default()
+        },
+    });
+    site.engines[0].handle_snapshot(Arc::new(new), now);
 }
 
 fn pair(workers: usize) -> ([Site; 2], Vec<UdpFrame>, Instant) {
@@ -197,6 +270,53 @@ fn a_warm_data_path_allocates_nothing_in_either_direction() {
     (0..10).for_each(|_| round());
     let info = allocation_counter::measure(|| (0..200).for_each(|_| round()));
     assert_eq!(info.count_total, 0, "{info:?}");
+}
+
+#[test]
+fn a_choice_of_paths_allocates_nothing_per_packet() {
+    let ([mut a, mut b], _, mut now) = pair(1);
+    let mut wire: Vec<_> = (0..64).map(|_| UdpFrame::default()).collect();
+    let outers = [a.outer, b.outer];
+    measure_paths(&mut a, outers[1], now);
+    measure_paths(&mut b, outers[0], now);
+    for _ in 0..300 {
+        now += Duration::from_millis(10);
+        for (from, to) in [(0, 1), (1, 0)] {
+            let [from, to] = match (from, to) {
+                (0, _) => [&mut a, &mut b],
+                _ => [&mut b, &mut a],
+            };
+            from.engines[0].handle_timeout(now);
+            carry(from, to, &mut wire, now);
+            while from.engines[0].poll_event().is_some() {}
+        }
+    }
+    let board = |site: &Site| {
+        let snapshot = site.engines[0].snapshot().clone();
+        snapshot.peer(PeerId(0)).expect("the peer").board.clone()
+    };
+    assert!(board(&a).has_several() && board(&b).has_several());
+    assert!(board(&a).routes()[0].path.is_some());
+    let packet = superpacket(0);
+    let mut port = 1000u16;
+    let mut frame = [TunFrame::default()];
+    let mut round = || {
+        for is_new in [false, true] {
+            fill(&mut frame[0], &packet);
+            if is_new {
+                port += 1;
+                frame[0].buf.data_mut()[20..22].copy_from_slice(&port.to_be_bytes());
+            }
+            assert_eq!(a.engines[0].handle_tun(&mut frame, now), 1);
+            assert_eq!(carry(&mut a, &mut b, &mut wire, now), SEGMENTS);
+        }
+    };
+    (0..10).for_each(|_| round());
+    let info = allocation_counter::measure(|| (0..200).for_each(|_| round()));
+    assert_eq!(info.count_total, 0, "{info:?}");
+    let sent: u64 = board(&a).paths().iter().map(|path| path.tx_packets).sum();
+    let received: u64 = board(&b).paths().iter().map(|path| path.rx_packets).sum();
+    assert_eq!((sent, received), (420 * SEGMENTS, 420 * SEGMENTS));
 }
 
 #[test]

@@ -70,35 +70,58 @@ impl Default for Control {
 }
 
 impl Control {
-    /// Writes what a send needs, the source address to use and the segment length, and says how many bytes
-    /// that takes; 0 where it needs neither.
-    pub(crate) fn encode(
-        &mut self,
-        to: SocketAddr,
-        from: Option<IpAddr>,
-        segment_len: Option<u16>,
-    ) -> usize {
+    /// Writes what a send needs and says how many bytes that takes; 0 where it needs nothing.
+    pub(crate) fn encode(&mut self, ask: &Ask) -> usize {
         let mut at = 0;
-        match (from, to) {
-            // struct in_pktinfo: interface (0: by route), source, unused on the way out
-            (Some(IpAddr::V4(from)), SocketAddr::V4(_)) => {
-                let mut info = [0; 12];
-                info[4..8].copy_from_slice(&from.octets());
-                at = self.push(at, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
-            }
-            // struct in6_pktinfo: source, interface (a link-local source must name its link)
-            (Some(IpAddr::V6(from)), SocketAddr::V6(to)) => {
-                let mut info = [0; 20];
-                info[..16].copy_from_slice(&from.octets());
-                if from.is_unicast_link_local() {
-                    info[16..].copy_from_slice(&to.scope_id().to_ne_bytes());
+        match ask.to {
+            SocketAddr::V4(_) => {
+                // A source of the other family cannot be meant; the kernel chooses.
+                let from = match ask.from {
+                    Some(IpAddr::V4(from)) => Some(from),
+                    Some(IpAddr::V6(_)) | None => None,
+                };
+                if from.is_some() || ask.ifindex != 0 {
+                    // struct in_pktinfo: interface (0: by route), source (0: by interface), unused on the way out
+                    let mut info = [0; 12];
+                    info[..4].copy_from_slice(&ask.ifindex.to_ne_bytes());
+                    info[4..8].copy_from_slice(&from.map_or([0; 4], |from| from.octets()));
+                    at = self.push(at, libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
                 }
-                at = self.push(at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+                if ask.tos != 0 {
+                    let tos = i32::from(ask.tos).to_ne_bytes();
+                    at = self.push(at, libc::IPPROTO_IP, libc::IP_TOS, &tos);
+                }
             }
-            // A source of the other family cannot be meant; the kernel chooses.
-            (Some(_), _) | (None, _) => {}
+            SocketAddr::V6(to) => {
+                let from = match ask.from {
+                    Some(IpAddr::V6(from)) => Some(from),
+                    Some(IpAddr::V4(_)) | None => None,
+                };
+                let is_link_local = from.is_some_and(|from| from.is_unicast_link_local());
+                let ifindex = match ask.ifindex {
+                    // A link-local source must name its link.
+                    0 if is_link_local => to.scope_id(),
+                    ifindex => ifindex,
+                };
+                // The kernel takes the interface as an order only where it may choose the source itself; beside a source
+                // it is a wish, and the route of least metric wins (`ip6_route_output_flags`). Link-local
+                // destinations are bound to their link anyway.
+                let is_wish = ask.ifindex != 0 && !to.ip().is_unicast_link_local();
+                let from = from.filter(|_| !is_wish);
+                if from.is_some() || ifindex != 0 {
+                    // struct in6_pktinfo: source, interface
+                    let mut info = [0; 20];
+                    info[..16].copy_from_slice(&from.map_or([0; 16], |from| from.octets()));
+                    info[16..].copy_from_slice(&ifindex.to_ne_bytes());
+                    at = self.push(at, libc::IPPROTO_IPV6, libc::IPV6_PKTINFO, &info);
+                }
+                if ask.tos != 0 {
+                    let tos = i32::from(ask.tos).to_ne_bytes();
+                    at = self.push(at, libc::IPPROTO_IPV6, libc::IPV6_TCLASS, &tos);
+                }
+            }
         }
-        if let Some(segment_len) = segment_len {
+        if let Some(segment_len) = ask.segment_len {
             at = self.push(
                 at,
                 libc::SOL_UDP,
@@ -121,12 +144,22 @@ impl Control {
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                     // `ipi_spec_dst` is the local address even of a broadcast; `ipi_addr` is not.
+                    arrival.ifindex = array(data, 0).map_or(0, u32::from_ne_bytes);
                     let local = array::<4>(data, 4).map(Ipv4Addr::from);
                     arrival.local = local.filter(|ip| !ip.is_unspecified()).map(IpAddr::V4);
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    arrival.ifindex = array(data, 16).map_or(0, u32::from_ne_bytes);
                     let local = array::<16>(data, 0).map(Ipv6Addr::from);
                     arrival.local = local.filter(|ip| !ip.is_multicast()).map(IpAddr::V6);
+                }
+                // One byte for IPv4, an int for IPv6.
+                (libc::IPPROTO_IP, libc::IP_TOS) => {
+                    arrival.tos = data.first().copied().unwrap_or(0);
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) => {
+                    let class = array(data, 0).map_or(0, i32::from_ne_bytes);
+                    arrival.tos = u8::try_from(class).unwrap_or(0);
                 }
                 _ => {}
             }
@@ -146,11 +179,30 @@ impl Control {
     }
 }
 
+/// What a datagram on its way out asks of the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    /// Where to.
+    pub(crate) to: SocketAddr,
+    /// Source address; `None` lets the kernel choose.
+    pub(crate) from: Option<IpAddr>,
+    /// The interface to leave by, and by no other; 0 lets the routes choose.
+    pub(crate) ifindex: u32,
+    /// Traffic class of the IP header (RFC 2474, RFC 3168).
+    pub(crate) tos: u8,
+    /// Length of each datagram of a train; `None` for a single datagram.
+    pub(crate) segment_len: Option<u16>,
+}
+
 /// What the control messages of a received datagram say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Arrival {
     /// The local address it was sent to.
     pub(crate) local: Option<IpAddr>,
+    /// The interface it came in on; 0 where the kernel did not say.
+    pub(crate) ifindex: u32,
+    /// Traffic class of its IP header.
+    pub(crate) tos: u8,
     /// Length of each datagram of a GRO train; 0 where there is none.
     pub(crate) segment_len: usize,
 }
@@ -184,7 +236,7 @@ const NAME_LEN: usize = 28;
 const LEN_LEN: usize = mem::size_of::<usize>();
 /// `struct cmsghdr`, which is aligned as its messages are
 const HEADER_LEN: usize = LEN_LEN + 8;
-/// IPv6 packet information and a GRO size take 64 bytes; the rest is for what nobody asked for.
+/// IPv6 packet information, a traffic class and a GRO size take 88 bytes; the rest is for what nobody asked for.
 const CONTROL_LEN: usize = 128;
 
 #[cfg(test)]
@@ -212,18 +264,65 @@ mod tests {
         assert_eq!(name.decode(NAME_V4_LEN), None);
     }
 
+    fn ask(to: &str, from: Option<&str>, ifindex: u32) -> Ask {
+        Ask {
+            to: to.parse().unwrap(),
+            from: from.map(|from| from.parse().unwrap()),
+            ifindex,
+            tos: 0,
+            segment_len: None,
+        }
+    }
+
     #[test]
-    fn the_source_that_was_written_is_read_back() {
+    fn what_was_asked_for_is_read_back() {
         let mut control = Control::default();
-        let from: IpAddr = "2001:db8::1".parse().unwrap();
-        let to: SocketAddr = "[2001:db8::2]:1".parse().unwrap();
-        let len = control.encode(to, Some(from), Some(1400));
-        assert_eq!(control.decode(len).local, Some(from));
-        assert_eq!(control.encode(to, None, None), 0);
+        for (to, from) in [
+            ("192.0.2.2:1", "192.0.2.1"),
+            ("[2001:db8::2]:1", "2001:db8::1"),
+            ("[fe80::2%7]:1", "fe80::1"),
+        ] {
+            let ask = Ask {
+                tos: 0xb9,
+                segment_len: Some(1400),
+                ..ask(to, Some(from), 0)
+            };
+            let len = control.encode(&ask);
+            let arrival = control.decode(len);
+            assert_eq!(arrival.local, ask.from);
+            let scope = if to.contains('%') { 7 } else { 0 };
+            assert_eq!(arrival.ifindex, scope, "{to}");
+            // IPv4 sends an int and receives a byte: the first of a little-endian int is that byte.
+            if cfg!(target_endian = "little") {
+                assert_eq!(arrival.tos, 0xb9, "{to}");
+            }
+        }
+        assert_eq!(control.encode(&ask("[2001:db8::2]:1", None, 0)), 0);
         assert_eq!(
-            control.encode(to, Some("192.0.2.1".parse().unwrap()), None),
+            control.encode(&ask("[2001:db8::2]:1", Some("192.0.2.1"), 0)),
             0
         );
+    }
+
+    #[test]
+    fn an_interface_is_named_with_a_source_of_ipv4_and_without_one_of_ipv6() {
+        let mut control = Control::default();
+        for (to, from, kept) in [
+            ("192.0.2.2:1", Some("192.0.2.1"), true),
+            ("192.0.2.2:1", None, true),
+            ("[2001:db8::2]:1", Some("2001:db8::1"), false),
+            ("[fe80::2%9]:1", Some("fe80::1"), true),
+        ] {
+            let ask = ask(to, from, 9);
+            let len = control.encode(&ask);
+            let arrival = control.decode(len);
+            assert_eq!(arrival.ifindex, 9, "{to}");
+            let expected = match (kept, to.starts_with('[')) {
+                (true, _) => ask.from,
+                (false, _) => Some(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+            };
+            assert_eq!(arrival.local, expected, "{to}");
+        }
     }
 
     #[test]

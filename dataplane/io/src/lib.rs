@@ -12,6 +12,7 @@ pub mod poller;
 pub mod steer;
 pub mod tun;
 pub mod udp;
+pub mod uplink;
 
 mod cmsg;
 mod mmsg;
@@ -26,5 +27,7 @@ pub use pin::{Core, Pinning, allowed_cores, pin_current_thread};
 pub use poller::{Next, Poller, Ready, SpinThenSleep, Token, Waker};
 pub use tun::{Backend, TunDevice, TunError, TunFault, TunQueue};
 pub use udp::{
-    RecvCounters, SendFailure, SendReport, UdpError, UdpOptions, UdpSocket, pick_port, port_is_free,
+    RecvCounters, Refusal, SendFailure, SendReport, UdpError, UdpOptions, UdpSocket, pick_port,
+    port_is_free,
 };
+pub use uplink::{UplinkSet, Way};

@@ -3,14 +3,14 @@
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 use patronus_packet::UdpFrame;
 use patronus_packet::frame::FRAME_DATA_MAX;
 
-use crate::cmsg::{Control, Name};
+use crate::cmsg::{Ask, Control, Name};
+use crate::uplink::UplinkTable;
 
 /// Most datagrams or trains of one system call.
 pub(crate) const SLOTS: usize = 64;
@@ -19,11 +19,7 @@ pub(crate) const SLOTS: usize = 64;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outgoing<'a> {
     pub(crate) payload: &'a [u8],
-    pub(crate) to: SocketAddr,
-    /// Source address; `None` lets the kernel choose.
-    pub(crate) from: Option<IpAddr>,
-    /// Length of each datagram of a train; `None` for a single datagram.
-    pub(crate) segment_len: Option<u16>,
+    pub(crate) ask: Ask,
 }
 
 /// What came of one receive call.
@@ -71,6 +67,7 @@ impl Slots {
         &mut self,
         fd: BorrowedFd<'_>,
         frames: &mut [UdpFrame],
+        uplinks: &UplinkTable,
     ) -> io::Result<Received> {
         let count = frames.len().min(SLOTS);
         let frames = &mut frames[..count];
@@ -103,7 +100,7 @@ impl Slots {
         let Ok(filled) = usize::try_from(result) else {
             return Err(io::Error::last_os_error());
         };
-        Ok(self.describe(&mut frames[..filled.min(count)]))
+        Ok(self.describe(&mut frames[..filled.min(count)], uplinks))
     }
 
     /// Sends the first [`SLOTS`] of `datagrams` without blocking and says how many were taken. An error is
@@ -121,9 +118,8 @@ impl Slots {
                 // The kernel only reads it.
                 iov_base: datagram.payload.as_ptr().cast_mut().cast(),
             };
-            let name_len = self.names[at].encode(datagram.to);
-            let control_len =
-                self.controls[at].encode(datagram.to, datagram.from, datagram.segment_len);
+            let name_len = self.names[at].encode(datagram.ask.to);
+            let control_len = self.controls[at].encode(&datagram.ask);
             lens[at] = (name_len, control_len);
             count = at + 1;
         }
@@ -173,7 +169,7 @@ impl Slots {
     }
 
     /// Fills in what the kernel said about each frame, and moves those that cannot be used to the end.
-    fn describe(&self, frames: &mut [UdpFrame]) -> Received {
+    fn describe(&self, frames: &mut [UdpFrame], uplinks: &UplinkTable) -> Received {
         let mut kept = 0;
         for at in 0..frames.len() {
             let entry = &self.headers[at];
@@ -191,6 +187,8 @@ impl Slots {
             frame.buf.set_len(len);
             frame.endpoint.remote = remote;
             frame.endpoint.local = arrival.local;
+            frame.endpoint.uplink = uplinks.uplink_of(arrival.ifindex);
+            frame.tos = arrival.tos;
             // The kernel may give the size with a train of one.
             frame.segment_len = match arrival.segment_len < len {
                 true => arrival.segment_len,

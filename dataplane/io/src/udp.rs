@@ -1,14 +1,15 @@
 //! An uplink's UDP socket: trains in (`UDP_GRO`) and out (`UDP_SEGMENT`), with the local address of each.
 //!
 //! Owns the socket and the storage its system calls need; nothing is allocated after [`UdpSocket::bind`].
-//! A gateway has one socket per family, port and worker.
+//! A gateway has one socket per family, port and worker, however many uplinks it has: each datagram names the
+//! interface that it leaves by, and says which one it came in on (`IP_PKTINFO`).
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
 
 use patronus_packet::batch::{TrainLimits, UdpBatch};
-use patronus_packet::{Door, UdpFrame};
+use patronus_packet::{Door, UdpFrame, UplinkId};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::kernel::KernelVersion;
@@ -16,8 +17,9 @@ use crate::mmsg::Slots;
 use crate::offload::UdpOffload;
 use crate::sys;
 use crate::udp_send::Sender;
+use crate::uplink::{UplinkTable, Way};
 
-pub use crate::udp_send::{SendFailure, SendReport};
+pub use crate::udp_send::{Refusal, SendFailure, SendReport};
 
 /// How to open a socket. The default is a plain socket with all offloads wanted.
 #[derive(Clone, Debug)]
@@ -150,7 +152,8 @@ impl UdpSocket {
     /// Opens and binds a socket. An IPv6 socket takes IPv6 alone (`IPV6_V6ONLY`), so a gateway opens two.
     ///
     /// Outer packets go without "don't fragment" (`IP_PMTUDISC_DONT`), as those of kernel WireGuard do: a
-    /// tunnel on a path with a small MTU is slow then, but not dead.
+    /// tunnel on a path with a small MTU is slow then, but not dead. Linux has no way to set that bit per datagram of
+    /// IPv4, and a peer that answers no probes would never learn what fits.
     ///
     /// Buffers are set with `SO_RCVBUFFORCE` and `SO_SNDBUFFORCE`, or without privilege as far as
     /// `net.core.rmem_max` and `wmem_max` allow; [`notes`](Self::notes) says when that is less.
@@ -172,7 +175,7 @@ impl UdpSocket {
             bind_device(&socket, addr, device)?;
         }
         let mut notes = set_buffers(&socket, options);
-        report_local_addr(&socket, addr).map_err(failed("packet information", addr))?;
+        report_arrival(&socket, addr).map_err(failed("packet information", addr))?;
         allow_fragments(&socket, addr).map_err(failed("path MTU discovery", addr))?;
         let kernel = KernelVersion::running();
         let gso = options.want_gso && probe_gso(&socket, kernel, &mut notes);
@@ -191,7 +194,7 @@ impl UdpSocket {
     }
 
     /// Fills frames from the front with what waits: one datagram or one train of equal datagrams each, with
-    /// the sender's address and the local one it was sent to. Returns how many were filled; 0 when nothing
+    /// the sender's address, the local one it was sent to, the uplink it came on and its traffic class. Returns how many were filled; 0 when nothing
     /// waits. One call fills at most 64, so only 0 means that the socket is empty.
     ///
     /// # Errors
@@ -202,7 +205,10 @@ impl UdpSocket {
         }
         let mut passed = 0;
         loop {
-            match self.recv_slots.recv(self.socket.as_fd(), frames) {
+            match self
+                .recv_slots
+                .recv(self.socket.as_fd(), frames, self.sender.uplinks())
+            {
                 Ok(received) => {
                     self.recv_counters.truncated += received.truncated;
                     for frame in &mut frames[..received.frames] {
@@ -225,6 +231,16 @@ impl UdpSocket {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Says which interface each uplink has at the moment. Where there are none, as at first, everything goes by the
+    /// routes, whichever uplink it names: there is nothing to tell apart.
+    ///
+    /// Otherwise a datagram for an uplink leaves by that uplink's interface or not at all: whatever the table does not
+    /// have, or has as [`Way::Missing`], fails as [`SendFailure::Unreachable`]. What comes in on an interface that is
+    /// not in the table came on [`UplinkId::ANY`].
+    pub fn set_uplinks(&mut self, uplinks: &[(UplinkId, Way)]) {
+        self.sender.set_uplinks(UplinkTable::new(uplinks));
     }
 
     /// Sends the trains of `batch` whose remote address is of this socket's family, and skips the others: a
@@ -415,13 +431,19 @@ fn set_buffers(socket: &Socket, options: &UdpOptions) -> Vec<String> {
     notes
 }
 
-/// Asks for the local address of every datagram.
-fn report_local_addr(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
-    let (level, name) = match addr {
-        SocketAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_PKTINFO),
-        SocketAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+/// Asks for the local address, the interface and the traffic class of every datagram.
+fn report_arrival(socket: &Socket, addr: SocketAddr) -> io::Result<()> {
+    let (level, names) = match addr {
+        SocketAddr::V4(_) => (libc::IPPROTO_IP, [libc::IP_PKTINFO, libc::IP_RECVTOS]),
+        SocketAddr::V6(_) => (
+            libc::IPPROTO_IPV6,
+            [libc::IPV6_RECVPKTINFO, libc::IPV6_RECVTCLASS],
+        ),
     };
-    sys::set_int(socket.as_fd(), level, name, 1)
+    for name in names {
+        sys::set_int(socket.as_fd(), level, name, 1)?;
+    }
+    Ok(())
 }
 
 /// Clears "don't fragment" on outer packets.

@@ -2,18 +2,20 @@
 //! one. The straight path is [`Sender::send`]; everything else happens in `rescue`, one piece at a time.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
-use patronus_packet::Door;
 use patronus_packet::batch::{Train, TrainLimits, UdpBatch};
+use patronus_packet::{Door, Endpoint, UplinkId};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::cmsg::Ask;
 use crate::mmsg::{Outgoing, Slots};
 use crate::sys;
 use crate::udp::UdpOptions;
+use crate::uplink::{UplinkSet, UplinkTable};
 
 /// Why datagrams were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -85,6 +87,24 @@ pub struct SendReport {
     pub gso_demoted: bool,
     /// The kernel's last refusal, for a log line.
     pub last_errno: Option<i32>,
+    /// Uplinks that cannot send at all: their interface is missing, gone or down. What named one of them is under
+    /// [`SendFailure::Unreachable`], and went no other way. An interface that is down refuses IPv6 in the same words as
+    /// one that only lacks a route, so that only IPv4 tells of it.
+    pub unreachable: UplinkSet,
+    /// Endpoints that the kernel refused as unreachable or as too big for the way: the first few, none twice for one
+    /// reason. All are counted.
+    pub refused: [Option<Refusal>; REFUSALS_MAX],
+}
+
+/// Datagrams to one endpoint that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Where they were to go.
+    pub endpoint: Endpoint,
+    /// [`SendFailure::Unreachable`] or [`SendFailure::TooBig`].
+    pub failure: SendFailure,
+    /// UDP payload of the smallest, in bytes.
+    pub payload_len: usize,
 }
 
 impl SendReport {
@@ -113,6 +133,41 @@ impl SendReport {
         self.resourced_packets += other.resourced_packets;
         self.gso_demoted |= other.gso_demoted;
         self.last_errno = other.last_errno.or(self.last_errno);
+        self.unreachable = self.unreachable.union(other.unreachable);
+        for refusal in other.refused.iter().flatten() {
+            self.note(*refusal);
+        }
+    }
+
+    fn note(&mut self, new: Refusal) {
+        for slot in &mut self.refused {
+            match slot {
+                Some(known) if known.failure == new.failure && known.endpoint == new.endpoint => {
+                    known.payload_len = known.payload_len.min(new.payload_len);
+                    return;
+                }
+                Some(_) => {}
+                None => {
+                    *slot = Some(new);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Counts a train that may not be given to the kernel, since its uplink has no interface.
+    fn count_stranded(&mut self, train: &Train) {
+        let packets = u64::from(train.packets);
+        self.failed[SendFailure::Unreachable as usize] += packets;
+        if train.own {
+            self.own_failed[SendFailure::Unreachable as usize] += packets;
+        }
+        self.unreachable.insert(train.endpoint.uplink);
+        self.note(Refusal {
+            endpoint: train.endpoint,
+            failure: SendFailure::Unreachable,
+            payload_len: train.segment_len,
+        });
     }
 
     fn count_sent(&mut self, piece: &Piece<'_>) {
@@ -124,9 +179,23 @@ impl SendReport {
     }
 
     fn count_failed(&mut self, piece: &Piece<'_>, errno: i32) {
-        self.failed[SendFailure::from_errno(errno) as usize] += piece.packets;
+        let failure = SendFailure::from_errno(errno);
+        self.failed[failure as usize] += piece.packets;
         if piece.own {
-            self.own_failed[SendFailure::from_errno(errno) as usize] += piece.packets;
+            self.own_failed[failure as usize] += piece.packets;
+        }
+        if is_uplink_refusal(errno, &piece.outgoing.ask) {
+            self.unreachable.insert(piece.endpoint.uplink);
+        }
+        if matches!(failure, SendFailure::Unreachable | SendFailure::TooBig) {
+            self.note(Refusal {
+                endpoint: *piece.endpoint,
+                failure,
+                payload_len: match piece.outgoing.ask.segment_len {
+                    Some(len) => usize::from(len),
+                    None => piece.outgoing.payload.len(),
+                },
+            });
         }
         if errno == libc::EAGAIN {
             self.would_block_packets += piece.packets;
@@ -151,6 +220,7 @@ impl Sender {
                 door,
                 gso,
                 limits,
+                uplinks: UplinkTable::default(),
                 narrow: NarrowRemotes::new(),
             },
         }
@@ -158,6 +228,14 @@ impl Sender {
 
     pub(crate) fn gso(&self) -> bool {
         self.shape.gso
+    }
+
+    pub(crate) fn uplinks(&self) -> &UplinkTable {
+        &self.shape.uplinks
+    }
+
+    pub(crate) fn set_uplinks(&mut self, uplinks: UplinkTable) {
+        self.shape.uplinks = uplinks;
     }
 
     pub(crate) fn max_train(&self) -> TrainLimits {
@@ -178,6 +256,11 @@ impl Sender {
         let mut patience = Patience::default();
         let mut at = Position::default();
         self.shape.narrow.tick();
+        for train in batch.trains() {
+            if self.shape.serves(&train.endpoint) && self.shape.ifindex(&train.endpoint).is_none() {
+                report.count_stranded(train);
+            }
+        }
         loop {
             let mut pieces = Pieces {
                 shape: &self.shape,
@@ -224,14 +307,14 @@ impl Sender {
         report: &mut SendReport,
     ) {
         let Some(errno) = refusal else { return };
-        let segment_len = piece.outgoing.segment_len.map_or(0, usize::from);
+        let segment_len = piece.outgoing.ask.segment_len.map_or(0, usize::from);
         // Trains cannot be fragmented, so a path with a small MTU refuses them: EMSGSIZE, but EINVAL
         // before 6.13, which also stands for what no train on this socket will get over.
         let narrow = errno == libc::EMSGSIZE
-            || route_mtu(piece.outgoing.to, piece.outgoing.from, options)
+            || route_mtu(&piece.outgoing.ask, options)
                 .is_some_and(|mtu| segment_len + outer_headers_len(self.shape.v6) > mtu);
         if narrow {
-            self.shape.narrow.insert(piece.outgoing.to, segment_len);
+            self.shape.narrow.insert(piece.endpoint, segment_len);
             tracing::debug!(segment_len, "the path is too narrow for trains");
         } else if self.shape.gso {
             self.shape.gso = false;
@@ -247,17 +330,24 @@ struct Shape {
     door: Door,
     gso: bool,
     limits: TrainLimits,
+    uplinks: UplinkTable,
     narrow: NarrowRemotes,
 }
 
 impl Shape {
+    /// Whether this socket is the one for an endpoint.
+    fn serves(&self, endpoint: &Endpoint) -> bool {
+        endpoint.remote.is_ipv6() == self.v6 && endpoint.door == self.door
+    }
+
+    /// The interface to leave by: 0 by the routes, `None` where nothing may leave.
+    fn ifindex(&self, endpoint: &Endpoint) -> Option<u32> {
+        self.uplinks.way(endpoint.uplink).ifindex()
+    }
+
     /// Most datagrams of one entry of this train.
     fn segments_max(&self, train: &Train) -> usize {
-        if !self.gso
-            || self
-                .narrow
-                .contains(train.endpoint.remote, train.segment_len)
-        {
+        if !self.gso || self.narrow.contains(&train.endpoint, train.segment_len) {
             return 1;
         }
         let by_bytes = self.limits.bytes / train.segment_len.max(1);
@@ -276,6 +366,7 @@ struct Position {
 #[derive(Clone, Copy)]
 struct Piece<'a> {
     outgoing: Outgoing<'a>,
+    endpoint: &'a Endpoint,
     packets: u64,
     /// [`Train::own`]
     own: bool,
@@ -284,22 +375,20 @@ struct Piece<'a> {
 impl<'a> Piece<'a> {
     /// The datagrams of a train, each a piece of its own.
     fn datagrams(self) -> impl Iterator<Item = Piece<'a>> {
-        let step = match self.outgoing.segment_len {
+        let step = match self.outgoing.ask.segment_len {
             Some(len) => usize::from(len),
             None => self.outgoing.payload.len(),
         };
-        let outgoing = Outgoing {
+        let ask = Ask {
             segment_len: None,
-            ..self.outgoing
+            ..self.outgoing.ask
         };
         self.outgoing
             .payload
             .chunks(step.max(1))
             .map(move |payload| Piece {
-                outgoing: Outgoing {
-                    payload,
-                    ..outgoing
-                },
+                outgoing: Outgoing { payload, ask },
+                endpoint: self.endpoint,
                 packets: 1,
                 own: self.own,
             })
@@ -321,15 +410,17 @@ impl<'a> Iterator for Pieces<'_, 'a> {
         loop {
             let train = self.batch.trains().get(self.at.train)?;
             let offset = self.at.offset;
-            let is_ours = train.endpoint.remote.is_ipv6() == self.shape.v6
-                && train.endpoint.door == self.shape.door;
-            if !is_ours || offset >= train.len {
+            let ifindex = match self.shape.serves(&train.endpoint) && offset < train.len {
+                true => self.shape.ifindex(&train.endpoint),
+                false => None,
+            };
+            let Some(ifindex) = ifindex else {
                 self.at = Position {
                     train: self.at.train + 1,
                     offset: 0,
                 };
                 continue;
-            }
+            };
             let step = match train.packets {
                 0 | 1 => train.len,
                 _ => train.segment_len.max(1),
@@ -341,12 +432,17 @@ impl<'a> Iterator for Pieces<'_, 'a> {
             return Some(Piece {
                 outgoing: Outgoing {
                     payload,
-                    to: train.endpoint.remote,
-                    from: train.endpoint.local,
-                    segment_len: (payload.len() > step)
-                        .then(|| u16::try_from(step).ok())
-                        .flatten(),
+                    ask: Ask {
+                        to: train.endpoint.remote,
+                        from: train.endpoint.local,
+                        ifindex,
+                        tos: train.tos,
+                        segment_len: (payload.len() > step)
+                            .then(|| u16::try_from(step).ok())
+                            .flatten(),
+                    },
                 },
+                endpoint: &train.endpoint,
                 packets: payload.len().div_ceil(step) as u64,
                 own: train.own,
             });
@@ -366,7 +462,7 @@ impl Rescue<'_> {
     /// Returns the refusal if the piece was a train that passed datagram by datagram only.
     fn run(&mut self, piece: Piece<'_>, errno: i32) -> Option<i32> {
         let refusal = self.persist(piece, errno)?;
-        if piece.outgoing.segment_len.is_none() || !is_train_refusal(refusal) {
+        if piece.outgoing.ask.segment_len.is_none() || !is_train_refusal(refusal) {
             self.report.count_failed(&piece, refusal);
             return None;
         }
@@ -387,16 +483,17 @@ impl Rescue<'_> {
     fn persist(&mut self, mut piece: Piece<'_>, mut errno: i32) -> Option<i32> {
         // A signal and a pending socket error may come in between, each a few times.
         for _ in 0..RETRIES_MAX {
-            let sourced = piece.outgoing.from.is_some();
+            let sourced = piece.outgoing.ask.from.is_some();
             match errno {
                 libc::EINTR | libc::ECONNREFUSED => {}
                 libc::EAGAIN if self.patience.wait(self.socket) => {}
-                _ if sourced && is_source_refusal(errno) => piece.outgoing.from = None,
+                // The interface stays: what names an uplink leaves by it or not at all.
+                _ if sourced && is_source_refusal(errno) => piece.outgoing.ask.from = None,
                 _ => return Some(errno),
             }
             match self.try_once(&piece) {
                 None => {
-                    if sourced && piece.outgoing.from.is_none() {
+                    if sourced && piece.outgoing.ask.from.is_none() {
                         self.report.resourced_packets += piece.packets;
                     }
                     return None;
@@ -436,6 +533,17 @@ fn is_source_refusal(errno: i32) -> bool {
     )
 }
 
+/// Whether a refusal says that the interface which was named can send nothing. For IPv4 a named interface reaches
+/// every address, by a route or by asking for it on the link (`ip_route_output_key_hash_rcu`), unless it is down.
+fn is_uplink_refusal(errno: i32, ask: &Ask) -> bool {
+    ask.ifindex != 0
+        && match errno {
+            libc::ENODEV | libc::ENETDOWN => true,
+            libc::ENETUNREACH => ask.to.is_ipv4(),
+            _ => false,
+        }
+}
+
 fn errno_of(error: &io::Error) -> i32 {
     error.raw_os_error().unwrap_or(libc::EIO)
 }
@@ -463,8 +571,8 @@ impl Patience {
     }
 }
 
-/// Remote addresses behind a path that is too narrow for trains of some length, forgotten after a while
-/// because paths change. Fixed in size: the oldest gives way.
+/// Remote addresses behind a path that is too narrow for trains of some length, each with the uplink of that path,
+/// forgotten after a while because paths change. Fixed in size: the oldest gives way.
 struct NarrowRemotes {
     entries: [Option<NarrowRemote>; NARROW_MAX],
     next: usize,
@@ -474,8 +582,15 @@ struct NarrowRemotes {
 #[derive(Clone, Copy)]
 struct NarrowRemote {
     remote: SocketAddr,
+    uplink: UplinkId,
     segment_len: usize,
     calls_left: u32,
+}
+
+impl NarrowRemote {
+    fn is_of(&self, endpoint: &Endpoint) -> bool {
+        self.remote == endpoint.remote && self.uplink == endpoint.uplink
+    }
 }
 
 impl NarrowRemotes {
@@ -487,23 +602,24 @@ impl NarrowRemotes {
         }
     }
 
-    fn contains(&self, remote: SocketAddr, segment_len: usize) -> bool {
+    fn contains(&self, endpoint: &Endpoint, segment_len: usize) -> bool {
         self.filled
             && self
                 .entries
                 .iter()
                 .flatten()
-                .any(|entry| entry.remote == remote && segment_len >= entry.segment_len)
+                .any(|entry| entry.is_of(endpoint) && segment_len >= entry.segment_len)
     }
 
-    fn insert(&mut self, remote: SocketAddr, segment_len: usize) {
+    fn insert(&mut self, endpoint: &Endpoint, segment_len: usize) {
         let known = self
             .entries
             .iter()
-            .position(|entry| entry.is_some_and(|entry| entry.remote == remote));
+            .position(|entry| entry.is_some_and(|entry| entry.is_of(endpoint)));
         let at = known.unwrap_or(self.next);
         self.entries[at] = Some(NarrowRemote {
-            remote,
+            remote: endpoint.remote,
+            uplink: endpoint.uplink,
             segment_len,
             calls_left: NARROW_CALLS,
         });
@@ -530,9 +646,10 @@ impl NarrowRemotes {
     }
 }
 
-/// The MTU the kernel has for the way to `to`, in bytes of IP packet; `None` where it does not say. Opens a
-/// socket for the question, so it is for the rare case.
-fn route_mtu(to: SocketAddr, from: Option<IpAddr>, options: &UdpOptions) -> Option<usize> {
+/// The MTU the kernel has for the way that was asked for, in bytes of IP packet; `None` where it does not say. Opens
+/// a socket for the question, so it is for the rare case.
+fn route_mtu(ask: &Ask, options: &UdpOptions) -> Option<usize> {
+    let to = ask.to;
     let socket = Socket::new(Domain::for_address(to), Type::DGRAM, Some(Protocol::UDP)).ok()?;
     if let Some(mark) = options.mark {
         socket.set_mark(mark).ok()?;
@@ -540,7 +657,16 @@ fn route_mtu(to: SocketAddr, from: Option<IpAddr>, options: &UdpOptions) -> Opti
     if let Some(device) = &options.device {
         socket.bind_device(Some(device.as_bytes())).ok()?;
     }
-    if let Some(from) = from.filter(|from| from.is_ipv4() == to.is_ipv4()) {
+    if let Ok(index @ 1..) = i32::try_from(ask.ifindex) {
+        sys::set_int(
+            socket.as_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            index,
+        )
+        .ok()?;
+    }
+    if let Some(from) = ask.from.filter(|from| from.is_ipv4() == to.is_ipv4()) {
         // Without it the answer may be that of another uplink, but it is an answer.
         let _ = socket.bind(&SocketAddr::new(from, 0).into());
     }
@@ -561,6 +687,7 @@ fn outer_headers_len(v6: bool) -> usize {
 const WAIT_MAX: Duration = Duration::from_millis(5);
 const RETRIES_MAX: usize = 32;
 const NARROW_MAX: usize = 16;
+const REFUSALS_MAX: usize = 4;
 /// Send calls before a narrow path is tried with trains again.
 const NARROW_CALLS: u32 = 4096;
 
@@ -568,37 +695,42 @@ const NARROW_CALLS: u32 = 4096;
 mod tests {
     use super::*;
 
-    fn remote(port: u16) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, 1], port))
+    fn remote(port: u16) -> Endpoint {
+        SocketAddr::from(([192, 0, 2, 1], port)).into()
     }
 
     #[test]
     fn a_narrow_remote_is_known_for_its_length_and_longer_until_it_expires() {
         let mut narrow = NarrowRemotes::new();
-        assert!(!narrow.contains(remote(1), 1400));
-        narrow.insert(remote(1), 1400);
+        assert!(!narrow.contains(&remote(1), 1400));
+        narrow.insert(&remote(1), 1400);
         for _ in 1..NARROW_CALLS {
             narrow.tick();
-            assert!(narrow.contains(remote(1), 1400));
+            assert!(narrow.contains(&remote(1), 1400));
         }
-        assert!(narrow.contains(remote(1), 1401));
-        assert!(!narrow.contains(remote(1), 1399));
-        assert!(!narrow.contains(remote(2), 1400));
+        assert!(narrow.contains(&remote(1), 1401));
+        assert!(!narrow.contains(&remote(1), 1399));
+        assert!(!narrow.contains(&remote(2), 1400));
+        let over_another = Endpoint {
+            uplink: UplinkId(3),
+            ..remote(1)
+        };
+        assert!(!narrow.contains(&over_another, 1400));
         narrow.tick();
-        assert!(!narrow.contains(remote(1), 1400));
+        assert!(!narrow.contains(&remote(1), 1400));
     }
 
     #[test]
     fn the_oldest_narrow_remote_gives_way_and_a_known_one_takes_no_second_place() {
         let mut narrow = NarrowRemotes::new();
         for port in 0..NARROW_MAX as u16 {
-            narrow.insert(remote(port), 1400);
+            narrow.insert(&remote(port), 1400);
         }
-        narrow.insert(remote(3), 1300);
-        assert!(narrow.contains(remote(0), 1400) && narrow.contains(remote(3), 1300));
-        narrow.insert(remote(99), 1400);
-        assert!(!narrow.contains(remote(0), 1400));
-        assert!(narrow.contains(remote(1), 1400) && narrow.contains(remote(99), 1400));
+        narrow.insert(&remote(3), 1300);
+        assert!(narrow.contains(&remote(0), 1400) && narrow.contains(&remote(3), 1300));
+        narrow.insert(&remote(99), 1400);
+        assert!(!narrow.contains(&remote(0), 1400));
+        assert!(narrow.contains(&remote(1), 1400) && narrow.contains(&remote(99), 1400));
     }
 
     #[test]
@@ -609,7 +741,7 @@ mod tests {
         };
         let mut batch = UdpBatch::new(1 << 14, limits);
         for len in [1000, 1000, 400] {
-            batch.commit(len, &remote(1).into());
+            batch.commit(len, &remote(1));
         }
         let mut sender = Sender::new(false, Door::Listen, true, limits);
         let pieces = |sender: &Sender| -> Vec<(usize, Option<u16>, u64)> {
@@ -621,14 +753,18 @@ mod tests {
             pieces
                 .map(|piece| {
                     let outgoing = piece.outgoing;
-                    (outgoing.payload.len(), outgoing.segment_len, piece.packets)
+                    (
+                        outgoing.payload.len(),
+                        outgoing.ask.segment_len,
+                        piece.packets,
+                    )
                 })
                 .collect()
         };
         assert_eq!(pieces(&sender), [(2400, Some(1000), 3)]);
         sender.shape.limits.segments = 2;
         assert_eq!(pieces(&sender), [(2000, Some(1000), 2), (400, None, 1)]);
-        sender.shape.narrow.insert(remote(1), 1000);
+        sender.shape.narrow.insert(&remote(1), 1000);
         assert_eq!(
             pieces(&sender),
             [(1000, None, 1), (1000, None, 1), (400, None, 1)]

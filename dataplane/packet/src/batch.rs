@@ -174,6 +174,39 @@ impl UdpBatch {
         self.packets += 1;
     }
 
+    /// The place in the batch where the next datagram begins, for [`repeat_since`](Self::repeat_since).
+    #[inline]
+    pub fn mark(&self) -> usize {
+        self.used
+    }
+
+    /// Sends what was committed since `mark` to `endpoint` too: each datagram as a message of the gateway's own, for it
+    /// carries nothing that is not forwarded already. What would leave less than `reserve` bytes of room is left out.
+    /// Returns how many datagrams were repeated.
+    pub fn repeat_since(&mut self, mark: usize, endpoint: &Endpoint, reserve: usize) -> u64 {
+        let end = self.used;
+        let is_before = |train: &Train| train.start + train.len <= mark;
+        let first = self.trains.partition_point(is_before);
+        let mut repeated = 0;
+        for at in first..self.trains.len() {
+            let train = self.trains[at];
+            for start in (train.start..train.start + train.len).step_by(train.segment_len) {
+                let len = train.segment_len.min(train.start + train.len - start);
+                if start < mark || start >= end {
+                    continue;
+                }
+                if !self.has_room(2, len + reserve) {
+                    return repeated;
+                }
+                let room = self.used;
+                self.slab.copy_within(start..start + len, room);
+                self.commit_own_classed(len, endpoint, train.tos);
+                repeated += 1;
+            }
+        }
+        repeated
+    }
+
     /// The trains, in the order they were begun.
     pub fn trains(&self) -> &[Train] {
         &self.trains
@@ -446,6 +479,27 @@ mod tests {
             shape(&batch),
             [(1, 1, 100), (1, 1, 101), (2, 1, 101), (2, 1, 101)]
         );
+    }
+
+    #[test]
+    fn what_is_repeated_is_what_was_committed_since_the_mark_as_far_as_there_is_room() {
+        let mut batch = UdpBatch::new(4096, LIMITS);
+        commit(&mut batch, 1, 100, 1);
+        let mark = batch.mark();
+        commit(&mut batch, 2, 100, 1);
+        commit(&mut batch, 3, 60, 1);
+        assert_eq!(batch.repeat_since(mark, &endpoint(2), 0), 2);
+        let copies: Vec<_> = batch.trains()[1..].to_vec();
+        assert!(
+            copies
+                .iter()
+                .all(|train| train.own && train.endpoint == endpoint(2))
+        );
+        let bytes: Vec<&[u8]> = copies.iter().map(|train| batch.bytes(train)).collect();
+        assert_eq!(bytes, [&[2; 100][..], &[3; 60][..]]);
+        assert_eq!(batch.packets(), 5);
+        let room = batch.free();
+        assert_eq!(batch.repeat_since(mark, &endpoint(3), room - 120), 1);
     }
 
     #[test]

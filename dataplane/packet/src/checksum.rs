@@ -36,6 +36,15 @@ impl Sum {
     }
 }
 
+/// The checksum field of a header one 16-bit word of which changes (RFC 1624, equation 3).
+pub fn replaced(checksum: u16, old: u16, new: u16) -> u16 {
+    Sum::ZERO
+        .plus_word(!checksum)
+        .plus_word(!old)
+        .plus_word(new)
+        .finish()
+}
+
 /// Sums the big-endian 16-bit words of `bytes`; an odd last byte counts as the upper half of a word.
 pub fn sum(bytes: &[u8]) -> Sum {
     // RFC 1071, section 2(B): the sum does not care for byte order, so machine words are summed as they lie in

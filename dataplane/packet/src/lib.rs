@@ -10,8 +10,10 @@ pub mod flow;
 pub mod frame;
 pub mod inspect;
 pub mod join;
+pub mod narrow;
 pub mod parse;
 pub mod prefix;
+pub mod tos;
 pub mod vnet;
 
 pub use batch::{Joining, Train, TrainLimits, TunBatch, TunWrite, UdpBatch};

@@ -10,7 +10,7 @@ use crate::time::Time;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
-    /// The first path that came up.
+    /// The first path that came up, or a better one that came up in the seconds after it.
     First,
     /// The path in use is down, suppressed as last resort, or gone.
     Forced,

@@ -39,7 +39,7 @@ pub const TIMER_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a handshake is tried before what waits for it is dropped: `REKEY_ATTEMPT_TIME` of the whitepaper.
 pub const GIVE_UP_AFTER: Duration = Duration::from_secs(90);
 /// An initiation without an answer is sent again after this time: `REKEY_TIMEOUT`.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+pub const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// And up to this much later, so that two sites that began together part: `REKEY_TIMEOUT_JITTER_MAX_JIFFIES`.
 const RETRY_JITTER_MAX_MS: u64 = 334;
 /// Data is answered by an empty packet after this time, where nothing else was sent: `KEEPALIVE_TIMEOUT`.
@@ -70,6 +70,7 @@ pub struct Peer {
     is_last_minute_said: bool,
     staged: VecDeque<Box<[u8]>>,
     keepalive: Option<Duration>,
+    retry_after: Duration,
     last_authenticated: Instant,
     /// When data was received to which nothing was sent yet.
     unacknowledged_since: Option<Instant>,
@@ -167,6 +168,7 @@ impl Peer {
             is_last_minute_said: false,
             staged: VecDeque::new(),
             keepalive,
+            retry_after: RETRY_AFTER,
             last_authenticated: now,
             unacknowledged_since: None,
             unanswered_since: None,
@@ -208,6 +210,12 @@ impl Peer {
         now.saturating_duration_since(since)
     }
 
+    /// Changes when initiations from here on are repeated, from [`RETRY_AFTER`]: for callers that send them to one address
+    /// of the peer after another.
+    pub fn set_retry_after(&mut self, retry_after: Duration) {
+        self.retry_after = retry_after;
+    }
+
     /// Packets that wait for a handshake.
     pub fn staged_len(&self) -> usize {
         self.staged.len()
@@ -225,6 +233,25 @@ impl Peer {
     /// When `out` is shorter than `plaintext` plus [`DATA_OVERHEAD`]: the caller sizes its buffers.
     #[inline]
     pub fn seal(&mut self, plaintext: &[u8], out: &mut [u8], now: Instant) -> Option<usize> {
+        let len = self.seal_unanswered(plaintext, out, now)?;
+        if !plaintext.is_empty() {
+            self.data_unanswered_since.get_or_insert(now);
+        }
+        Some(len)
+    }
+
+    /// [`seal`](Self::seal) for what a peer may well leave without an answer, because it may not understand it: that
+    /// makes no new handshake.
+    ///
+    /// # Panics
+    /// When `out` is shorter than `plaintext` plus [`DATA_OVERHEAD`].
+    #[inline]
+    pub fn seal_unanswered(
+        &mut self,
+        plaintext: &[u8],
+        out: &mut [u8],
+        now: Instant,
+    ) -> Option<usize> {
         assert!(
             out.len() >= plaintext.len() + DATA_OVERHEAD,
             "no room to seal {} bytes",
@@ -237,9 +264,6 @@ impl Peer {
         let len = session.seal(plaintext, out);
         self.wants_handshake |= session.is_worn(now);
         self.sent(now);
-        if !plaintext.is_empty() {
-            self.data_unanswered_since.get_or_insert(now);
-        }
         Some(len)
     }
 
@@ -476,7 +500,7 @@ impl Peer {
         let jitter = Duration::from_millis(self.next_random() % RETRY_JITTER_MAX_MS);
         self.attempt = Some(Attempt {
             began,
-            retry_at: now + RETRY_AFTER + jitter,
+            retry_at: now + self.retry_after + jitter,
         });
         self.wants_handshake = false;
         self.unacknowledged_since = None;

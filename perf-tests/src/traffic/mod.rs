@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 
 pub mod flood;
 pub mod generator;
 pub mod initiators;
+pub mod numbered;
 pub mod pace;
 pub mod ping;
+pub mod record;
 pub mod tcp;
 pub mod transfer;
 pub mod udp;
@@ -16,6 +19,7 @@ pub mod udp;
 pub use flood::{Flood, Flooded};
 pub use generator::{Generator, Mix, Trial};
 pub use initiators::Crowd;
+pub use numbered::NumberedFlow;
 pub use ping::{PingResult, Pinger, reach};
 pub use tcp::BulkTcp;
 pub use transfer::verified_transfer;
@@ -40,5 +44,13 @@ impl Leash {
 impl Drop for Leash {
     fn drop(&mut self) {
         self.pull();
+    }
+}
+
+/// What a thread came to; its panic goes on here.
+pub(crate) fn joined<T>(thread: JoinHandle<anyhow::Result<T>>) -> anyhow::Result<T> {
+    match thread.join() {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }

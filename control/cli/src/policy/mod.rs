@@ -10,7 +10,6 @@ mod input;
 mod lint;
 mod list;
 mod live;
-mod print;
 mod test;
 
 use std::path::PathBuf;
@@ -18,8 +17,9 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use patronus_policy::document::{End, Transport};
 
+use crate::gateway::Gateway;
+use crate::print;
 pub use explain::explain;
-use live::Gateway;
 
 /// The verbs about policy.
 #[derive(Debug, Subcommand)]

@@ -1,6 +1,6 @@
 //! Answers as bytes, and refusals in the one form that all of them have.
 
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use patronus_api::{ApiError, REQUEST_LEN_MAX};
@@ -31,6 +31,26 @@ impl Refused {
         refused
     }
 
+    /// A field names what does not exist.
+    pub fn missing(field: &str, error: impl Into<String>, fix: impl Into<String>) -> Self {
+        let mut refused = Self::field(field, error, fix);
+        refused.status = StatusCode::NOT_FOUND;
+        refused
+    }
+
+    /// What stands in the way may pass.
+    pub fn conflict(field: &str, error: impl Into<String>, fix: impl Into<String>) -> Self {
+        let mut refused = Self::field(field, error, fix);
+        refused.status = StatusCode::CONFLICT;
+        refused
+    }
+
+    /// A query that is none, with an example of one.
+    pub fn query(rejection: &QueryRejection, example: &str) -> Self {
+        let fix = format!("write {example}");
+        Self::new(StatusCode::BAD_REQUEST, rejection.body_text(), fix)
+    }
+
     pub fn unknown_path() -> Self {
         let fix = "GET /v1/openapi.json lists the paths there are";
         Self::new(StatusCode::NOT_FOUND, "no such path", fix)
@@ -59,6 +79,12 @@ impl Refused {
         )
     }
 
+    pub fn crowded() -> Self {
+        let error = "too many clients wait for events or record";
+        let fix = "end one of them, or try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error, fix)
+    }
+
     pub fn failed(error: &str) -> Self {
         let fix = "report it with the daemon's log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error, fix)
@@ -83,7 +109,13 @@ impl From<BytesRejection> for Refused {
 
 impl From<QueryRejection> for Refused {
     fn from(rejection: QueryRejection) -> Self {
-        let fix = "write ?limit=100&filter=dst%3D10.0.0.0%2F8";
+        Self::query(&rejection, "?limit=100&filter=dst%3D10.0.0.0%2F8")
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(rejection: PathRejection) -> Self {
+        let fix = "write peer and path in UTF-8, percent-encoded";
         Self::new(StatusCode::BAD_REQUEST, rejection.body_text(), fix)
     }
 }

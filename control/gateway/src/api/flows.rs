@@ -17,6 +17,7 @@ use patronus_policy::model::Connection;
 use super::Live;
 use super::answers::Refused;
 use super::filter::Filter;
+use super::path_views::class_configs;
 use super::views;
 use crate::policy::{self, Objects};
 
@@ -155,6 +156,7 @@ fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
         OpenedBy::Remote => ("remote", (key.dst, key.dst_port), (key.src, key.src_port)),
     };
     let age_s = now_s.wrapping_sub(flow.last_seen_s) & SECONDS_MASK;
+    let (class, path) = way_of(live, flow);
     FlowView {
         src,
         dst,
@@ -163,6 +165,8 @@ fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
         dst_port,
         opened_by: opened_by.to_owned(),
         peer: live.peer_names.get(&flow.peer).cloned(),
+        class,
+        path,
         worker,
         packets: flow.packets.into(),
         bytes: flow.bytes,
@@ -173,6 +177,19 @@ fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
             age_s.into()
         },
     }
+}
+
+/// Class and path of a flow whose packets pass; the path where its peer has several.
+fn way_of(live: &Live, flow: &Flow) -> (Option<String>, Option<u8>) {
+    if !flow.passage.is_allowed() {
+        return (None, None);
+    }
+    let mut classes = class_configs(&live.snapshot);
+    let class = classes.nth(flow.steer.class().as_usize());
+    let spec = live.snapshot.peer(flow.peer);
+    let has_several = spec.is_some_and(|spec| spec.board.paths().len() > 1);
+    let path = has_several.then(|| flow.steer.path().0);
+    (class.map(|it| it.name.clone()), path)
 }
 
 fn connection_of(flow: &FlowView) -> Connection {

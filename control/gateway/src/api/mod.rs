@@ -1,12 +1,16 @@
 //! The local API: HTTP with JSON on a unix socket, for the command line, the console and scripts.
 //!
-//! It reads what control has published ([`Live`]) and what workers share anyway, and asks neither control nor a
-//! worker anything; so a client can slow down other clients and nobody else. Everything is bounded: connections,
-//! their life, headers, bodies, and the work that runs beside the control thread.
+//! It reads what control has published ([`Live`]) and what workers share anyway, and asks control nothing; so a client
+//! can slow down other clients and nobody else. Orders about paths go to workers over the [`PathDesk`], and what comes
+//! back does too. Everything is bounded: connections, their life, headers, bodies, and the work that runs beside the
+//! control thread.
 
 mod answers;
+mod events;
 mod filter;
 mod flows;
+mod path_views;
+mod paths;
 mod views;
 
 use std::collections::{BTreeMap, HashMap};
@@ -15,21 +19,24 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use axum::Router;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use patronus_api::{Counter, FlowsQuery, REQUEST_LEN_MAX, SOCKET_NAME};
-use patronus_engine::{FlowTable, PeerId, Refusal, RuleCounts, Snapshot};
+use patronus_api::{
+    Counter, EventsQuery, FlowsQuery, PathsQuery, REQUEST_LEN_MAX, SOCKET_NAME, TraceQuery,
+};
+use patronus_engine::{FlowTable, PeerId, PeerSpec, Refusal, RuleCounts, Snapshot};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::path_desk::PathDesk;
 use crate::policy::PolicyInForce;
 use crate::socket_file::{Purpose, SocketFile, SocketFileError};
 use answers::Refused;
@@ -50,6 +57,8 @@ const SMALL_LEN_MAX: usize = 64 << 10;
 const WORK_MAX: usize = 2;
 /// Candidates that are received or judged at once; others are told to come again.
 const CANDIDATES_MAX: usize = 2;
+/// Clients that wait for events or record at once; others are told to come again.
+const FOLLOWERS_MAX: usize = 24;
 
 /// What a gateway is at this moment, as control publishes it.
 #[derive(Debug)]
@@ -66,6 +75,19 @@ pub struct Live {
     pub keep_established: bool,
     /// What becomes of denied packets.
     pub refusal: Refusal,
+}
+
+impl Live {
+    /// What a peer is called.
+    pub fn name_of(&self, spec: &PeerSpec) -> String {
+        self.name_of_id(spec.id)
+    }
+
+    /// What the peer of that number is called.
+    pub fn name_of_id(&self, id: PeerId) -> String {
+        let name = self.peer_names.get(&id).cloned();
+        name.unwrap_or_else(|| "removed peer".to_owned())
+    }
 }
 
 /// Who counts what rules refuse.
@@ -104,10 +126,12 @@ pub struct ApiState {
     live: ArcSwap<Live>,
     flow_tables: Vec<Arc<FlowTable>>,
     counts: Box<dyn RuleHits>,
+    desk: Arc<PathDesk>,
     /// Keys the address hash of candidates.
     seed: u64,
     work: Arc<Semaphore>,
     candidates: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
 }
 
 impl ApiState {
@@ -116,24 +140,29 @@ impl ApiState {
         live: Live,
         flow_tables: Vec<Arc<FlowTable>>,
         counts: Box<dyn RuleHits>,
+        desk: Arc<PathDesk>,
         seed: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
             flow_tables,
             counts,
+            desk,
             seed,
             work: Arc::new(Semaphore::new(WORK_MAX)),
             candidates: Arc::new(Semaphore::new(CANDIDATES_MAX)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         })
     }
 
     /// Answers speak of `live` from here on.
     pub fn publish(&self, live: Live) {
+        self.desk.forget_absent(&live.snapshot);
         self.live.store(Arc::new(live));
     }
 
-    fn live(&self) -> Arc<Live> {
+    /// What answers speak of.
+    pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
     }
 }
@@ -193,23 +222,51 @@ fn operators_group() -> Option<u32> {
 }
 
 /// Every route: what `openapi.json` describes.
-const ROUTES: [(&str, &str); 6] = [
+const ROUTES: [(&str, &str); 13] = [
     ("get", "/v1/status"),
     ("get", "/v1/policy"),
     ("post", "/v1/policy/explain"),
     ("post", "/v1/policy/diff"),
     ("get", "/v1/flows"),
     ("get", "/v1/openapi.json"),
+    ("get", "/v1/paths"),
+    ("get", "/v1/paths/{peer}/{path}"),
+    ("post", "/v1/paths/{peer}/command"),
+    ("post", "/v1/paths/{peer}/{path}/ping"),
+    ("post", "/v1/paths/{peer}/{path}/bandwidth"),
+    ("get", "/v1/paths/{peer}/trace"),
+    ("get", "/v1/events"),
 ];
 
 fn router(state: Arc<ApiState>) -> Router {
-    let [status, policy, explain, diff, flows, openapi] = ROUTES.map(|(_, path)| path);
+    let [
+        status,
+        policy,
+        explain,
+        diff,
+        flows,
+        openapi,
+        paths,
+        path,
+        command,
+        ping,
+        bandwidth,
+        trace,
+        events,
+    ] = ROUTES.map(|(_, path)| path);
     Router::new()
         .route(status, get(get_status))
         .route(policy, get(get_policy))
         .route(explain, post(post_explain))
         .route(flows, get(get_flows))
         .route(openapi, get(get_openapi))
+        .route(paths, get(get_paths))
+        .route(path, get(get_path))
+        .route(command, post(post_command))
+        .route(ping, post(post_ping))
+        .route(bandwidth, post(post_bandwidth))
+        .route(trace, get(get_trace))
+        .route(events, get(get_events))
         .layer(DefaultBodyLimit::max(SMALL_LEN_MAX))
         .route(
             diff,
@@ -242,18 +299,52 @@ async fn serve(listener: UnixListener, router: Router) {
     }
 }
 
+/// Who asks, and how long the connection may live.
+#[derive(Clone, Debug)]
+struct Asker {
+    uid: Option<u32>,
+    life: Arc<watch::Sender<tokio::time::Instant>>,
+}
+
+impl Asker {
+    /// The user's number, where the system tells it.
+    fn uid(&self) -> Option<u32> {
+        self.uid
+    }
+
+    /// The answer takes that much longer than others do.
+    fn needs(&self, span: Duration) {
+        let until = tokio::time::Instant::now() + span + CONNECTION_LIFE;
+        self.life.send_replace(until);
+    }
+}
+
 /// One request of one client. A connection of its own costs little on this machine, and no client keeps a place.
 async fn converse(stream: UnixStream, router: Router, _place: OwnedSemaphorePermit) {
+    let (life, end) = watch::channel(tokio::time::Instant::now() + CONNECTION_LIFE);
+    let asker = Asker {
+        uid: stream.peer_cred().ok().map(|it| it.uid()),
+        life: Arc::new(life),
+    };
+    let router = router.layer(Extension(asker));
     let served = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_PATIENCE)
         .max_buf_size(HEADERS_LEN_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    match tokio::time::timeout(CONNECTION_LIFE, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "API connection ended"),
-        Err(_) => tracing::debug!("API connection cut: its client takes too long"),
+    tokio::pin!(served);
+    loop {
+        let until = *end.borrow();
+        match tokio::time::timeout_at(until, &mut served).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => return tracing::debug!(%error, "API connection ended"),
+            // Its answer was given more time meanwhile.
+            Err(_) if *end.borrow() > until => {}
+            Err(_) => {
+                return tracing::debug!("API connection cut: its client takes too long");
+            }
+        }
     }
 }
 
@@ -332,10 +423,100 @@ async fn post_diff(State(state): Shared, request: Request) -> Result<Response, R
     .await
 }
 
+type Query1<T> = Result<Query<T>, QueryRejection>;
+type PeerPart = Result<axum::extract::Path<String>, PathRejection>;
+type PathParts = Result<axum::extract::Path<(String, String)>, PathRejection>;
+
+async fn get_paths(State(state): Shared, query: Query1<PathsQuery>) -> Result<Response, Refused> {
+    let Query(query) = query.map_err(|it| Refused::query(&it, "?peer=branch"))?;
+    answer(state, move |state| {
+        paths::list(&state.live(), &state.desk, &query)
+    })
+    .await
+}
+
+async fn get_path(State(state): Shared, parts: PathParts) -> Result<Response, Refused> {
+    let (peer, path) = parts?.0;
+    answer(state, move |state| {
+        paths::one(&state.live(), &state.desk, &peer, &path)
+    })
+    .await
+}
+
+async fn post_command(
+    State(state): Shared,
+    Extension(asker): Extension<Asker>,
+    peer: PeerPart,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    let (peer, request) = (peer?.0, answers::from_json(&body?)?);
+    answer(state, move |state| {
+        paths::command(&state.live(), &state.desk, &peer, &request, &asker)
+    })
+    .await
+}
+
+async fn post_ping(
+    State(state): Shared,
+    parts: PathParts,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    let ((peer, path), request) = (parts?.0, answers::from_json(&body?)?);
+    let live = state.live();
+    // It waits more than it works: no place among those that work.
+    let answer = paths::ping(&live, &state.desk, &peer, &path, &request).await?;
+    Ok(answers::json_response(
+        StatusCode::OK,
+        answers::to_json(&answer)?,
+    ))
+}
+
+async fn post_bandwidth(State(state): Shared, parts: PathParts) -> Result<Response, Refused> {
+    let (peer, path) = parts?.0;
+    answer(state, move |state| {
+        paths::bandwidth(&state.live(), &state.desk, &peer, &path)
+    })
+    .await
+}
+
+async fn get_trace(
+    State(state): Shared,
+    Extension(asker): Extension<Asker>,
+    peer: PeerPart,
+    query: Query1<TraceQuery>,
+) -> Result<Response, Refused> {
+    let peer = peer?.0;
+    let Query(query) = query.map_err(|it| Refused::query(&it, "?seconds=60"))?;
+    let place = state.followers.clone().try_acquire_owned();
+    let place = place.map_err(|_| Refused::crowded())?;
+    let recording = paths::record(&state.live(), &state.desk, &peer, query.seconds)?;
+    let span = Duration::from_secs(query.seconds.into());
+    asker.needs(span);
+    Ok(paths::stream_of(recording, span, place))
+}
+
+async fn get_events(State(state): Shared, query: Query1<EventsQuery>) -> Result<Response, Refused> {
+    let Query(query) = query.map_err(|it| Refused::query(&it, "?since=0&kind=decision,state"))?;
+    let wanted = events::Wanted::new(&state.live(), &state.desk, &query, Instant::now())?;
+    let place = match wanted.waits() {
+        true => {
+            let place = state.followers.clone().try_acquire_owned();
+            Some(place.map_err(|_| Refused::crowded())?)
+        }
+        false => None,
+    };
+    let found = wanted.find(&state.desk).await;
+    drop(place);
+    answer(state, move |_| Ok(found.answer())).await
+}
+
 async fn get_openapi() -> Response {
     answers::json_response(StatusCode::OK, patronus_api::OPENAPI.as_bytes().to_vec())
 }
 
+#[cfg(test)]
+#[path = "../api_path_tests.rs"]
+mod path_tests;
 #[cfg(test)]
 #[path = "../api_tests.rs"]
 mod tests;

@@ -1,21 +1,18 @@
 //! Chance from a seed.
 
-/// Chance from a seed: SplitMix64 (Steele, Lea, Flood 2014).
+/// The dice of impaired wires, with what tests want to throw beside that.
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Dice(patronus_impair::Dice);
 
 impl Dice {
     /// The same seed throws the same numbers.
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(patronus_impair::Dice::new(seed))
     }
 
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     /// A number below `end`, which is not 0.
@@ -26,7 +23,7 @@ impl Dice {
 
     /// A number from 0 to less than 1.
     pub fn fraction(&mut self) -> f64 {
-        (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+        self.0.fraction()
     }
 
     /// True with that chance.

@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use patronus_packet::{Joining, TrainLimits};
+use patronus_packet::{Endpoint, Joining, TrainLimits, UplinkId};
 use patronus_tunnel::lanes::lane_key;
 use patronus_tunnel::{Identity, WorkerId};
 
 use crate::{
-    Counters, Engine, EngineConfig, Event, Generation, PeerId, PeerSpec, Policy, Snapshot,
+    Counters, Engine, EngineConfig, Event, Generation, PathsConfig, PeerId, PeerSpec, Policy,
+    Snapshot,
 };
 
 /// What a site is made of.
@@ -30,6 +31,8 @@ pub struct SiteOptions {
     pub flow_slots: usize,
     /// Whether it opens lanes.
     pub lanes: bool,
+    /// Ways out, 1 to [`UplinkId::COUNT_MAX`], each with an address of its own.
+    pub uplinks: u8,
 }
 
 impl Default for SiteOptions {
@@ -48,6 +51,7 @@ impl Default for SiteOptions {
             handshakes_per_s: 100,
             flow_slots: 1024,
             lanes: false,
+            uplinks: 1,
         }
     }
 }
@@ -73,7 +77,11 @@ pub struct Site {
     pub is_up: bool,
     pub(super) engines: Vec<Engine>,
     pub(super) identity: Arc<Identity>,
-    pub(super) outer: SocketAddr,
+    /// By uplink.
+    pub(super) outers: Vec<SocketAddr>,
+    /// By uplink.
+    pub(super) carriers: Vec<bool>,
+    pub(super) paths: PathsConfig,
     pub(super) specs: BTreeMap<PeerId, PeerSpec>,
     pub(super) policy: Option<Policy>,
     pub(super) generation: u64,
@@ -101,7 +109,7 @@ impl Site {
         &self.engines[worker]
     }
 
-    /// The engine of a worker, for what [`Net`] has no verb for.
+    /// The engine of a worker, for what [`Net`](super::Net) has no verb for.
     pub fn engine_mut(&mut self, worker: usize) -> &mut Engine {
         &mut self.engines[worker]
     }
@@ -111,9 +119,14 @@ impl Site {
         self.engines.len()
     }
 
-    /// Where the site is reached.
+    /// Where the site is reached: its first uplink.
     pub fn outer(&self) -> SocketAddr {
-        self.outer
+        self.outers[0]
+    }
+
+    /// Where the site is reached over an uplink.
+    pub fn outer_on(&self, uplink: u8) -> SocketAddr {
+        self.outers[usize::from(uplink)]
     }
 
     /// The sum over all workers.
@@ -130,18 +143,43 @@ impl Site {
         &self.specs[&peer]
     }
 
-    /// Where a worker's lanes begin.
+    /// Where a worker's lanes begin: on the first uplink.
     pub fn lane_addr(&self, worker: usize) -> SocketAddr {
-        SocketAddr::new(self.outer.ip(), self.outer.port() + 1 + worker as u16)
+        self.lane_addr_on(0, worker)
     }
 
-    /// What `addr` is to this site: the port it listens on, or a worker's own.
-    pub(super) fn door_at(&self, addr: SocketAddr) -> Option<Option<usize>> {
-        if addr == self.outer {
-            return Some(None);
+    /// Where a worker's lanes begin over an uplink.
+    pub fn lane_addr_on(&self, uplink: u8, worker: usize) -> SocketAddr {
+        let outer = self.outer_on(uplink);
+        SocketAddr::new(outer.ip(), outer.port() + 1 + worker as u16)
+    }
+
+    /// What `addr` is to this site: on which uplink, and the port it listens on or a worker's own.
+    pub(super) fn door_at(&self, addr: SocketAddr) -> Option<(u8, Option<usize>)> {
+        (0..self.options.uplinks).find_map(|uplink| {
+            if addr == self.outer_on(uplink) {
+                return Some((uplink, None));
+            }
+            let mut workers = 0..self.engines.len();
+            let lane = workers.find(|worker| self.lane_addr_on(uplink, *worker) == addr)?;
+            Some((uplink, Some(lane)))
+        })
+    }
+
+    /// The uplink that a datagram leaves over: the one it names, or that of its source address, or the first, where the
+    /// only route of most sites leads.
+    pub(super) fn uplink_of(&self, endpoint: &Endpoint) -> u8 {
+        if endpoint.uplink != UplinkId::ANY {
+            let UplinkId(uplink) = endpoint.uplink;
+            assert!(
+                uplink < self.options.uplinks,
+                "no uplink {uplink}: {endpoint:?}"
+            );
+            return uplink;
         }
-        let lane = (0..self.engines.len()).find(|worker| self.lane_addr(*worker) == addr)?;
-        Some(Some(lane))
+        let is_source = |outer: &SocketAddr| Some(outer.ip()) == endpoint.local;
+        let source = self.outers.iter().position(is_source);
+        source.map_or(0, |uplink| uplink as u8)
     }
 
     /// Makes the engines anew.
@@ -183,10 +221,23 @@ impl Site {
             self.options.mtu,
             specs,
         )
-        .with_policy(self.policy.clone());
+        .with_policy(self.policy.clone())
+        .with_paths(self.paths.clone());
         Arc::new(match self.options.lanes {
             true => snapshot.with_lanes(self.lane_identities.clone()),
             false => snapshot,
         })
     }
+}
+
+/// The address of a site's uplink: one of the prefixes for documentation (RFC 5737) for each of the first two, one of
+/// the shared address space (RFC 6598) for each of the others.
+pub(super) fn outer_addr(site: usize, uplink: u8, port: u16) -> SocketAddr {
+    let last = site as u8 + 1;
+    let addr = match uplink {
+        0 => [192, 0, 2, last],
+        1 => [198, 51, 100, last],
+        _ => [100, 64, uplink, last],
+    };
+    SocketAddr::from((addr, port))
 }

@@ -45,6 +45,8 @@ pub struct Captured {
     pub from: SocketAddr,
     /// Where to.
     pub to: SocketAddr,
+    /// The outer header's traffic class.
+    pub tos: u8,
     /// The UDP payload.
     pub bytes: Vec<u8>,
     /// How often the link delivers it: 0 is lost.
@@ -65,6 +67,7 @@ pub(super) struct Delivery {
     pub sequence: u64,
     pub from: SocketAddr,
     pub to: SocketAddr,
+    pub tos: u8,
     pub bytes: Vec<u8>,
 }
 

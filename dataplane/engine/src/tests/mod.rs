@@ -8,12 +8,14 @@ mod hostile_outer;
 mod hostile_tun;
 mod hours;
 mod lanes;
+mod paths;
 mod policy;
 mod random_walk;
 mod reload;
 mod roaming;
 mod routing;
 mod staging;
+mod uplinks;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

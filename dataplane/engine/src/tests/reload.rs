@@ -210,7 +210,7 @@ fn learned(remote: SocketAddr) -> Endpoint {
         remote,
         local: Some([192, 0, 2, 1].into()),
         door: Door::Listen,
-        uplink: UplinkId::ANY,
+        uplink: UplinkId(0),
     }
 }
 
@@ -453,4 +453,21 @@ fn what_is_sent_to_a_daemon_that_forgot_the_session_is_counted_there() {
     net.send(A, 0, &Packet::udp(A, B, &payload(1, 1)).build());
     let drops = drops_during(&mut net, B, |net| net.run_for(ROUND));
     assert_eq!(drops, [(DropReason::UnknownIndex, 1)]);
+}
+
+#[test]
+fn a_peer_removed_and_added_again_between_two_looks_is_forgotten() {
+    let mut net = pair(0xb7);
+    let before = net.site(A).spec(peer_id(B)).stats.last_handshake();
+    // One snapshot: the worker never sees the one in between, and number and key are the same.
+    let again = net.spec_of(B);
+    let began = handshakes(&mut net, |net| {
+        net.edit(A, |specs| {
+            specs.insert(again.id, again);
+        });
+        assert_works(net);
+    });
+    assert!(began >= 1);
+    let after = net.site(A).spec(peer_id(B)).stats.last_handshake();
+    assert!(before.is_some() && after > before, "{before:?}, {after:?}");
 }

@@ -4,28 +4,9 @@ mod diff;
 mod explain;
 mod list;
 
-use std::path::PathBuf;
-
-use clap::Args;
-use patronus_api::{Client, ClientError};
-
 pub use diff::diff;
 pub use explain::explain;
 pub use list::list;
-
-/// Which gateway to ask.
-#[derive(Debug, Args)]
-pub struct Gateway {
-    /// Where the running gateway's API is
-    #[arg(long, value_name = "SOCKET", default_value = patronus_api::SOCKET_PATH)]
-    socket: PathBuf,
-}
-
-impl Gateway {
-    fn connect(&self) -> Result<Client, ClientError> {
-        Client::connect(&self.socket)
-    }
-}
 
 /// `file:line` as the API tells a place; the line is 0 where there is none.
 fn place(source: &str) -> (String, u32) {

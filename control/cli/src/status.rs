@@ -1,0 +1,82 @@
+//! `patronus status`: what the running gateway is, in a few lines.
+
+use clap::Args;
+use patronus_api::StatusResponse;
+
+use crate::gateway::Gateway;
+use crate::paths::words::age;
+use crate::print;
+
+/// The command line of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+/// Tells what the gateway is.
+pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
+    let told = args.gateway.connect()?.status()?;
+    match args.json {
+        true => print::json(&told)?,
+        false => print::text_out(&for_people(&told)),
+    }
+    Ok(0)
+}
+
+fn for_people(told: &StatusResponse) -> String {
+    let head = format!(
+        "{}: patronus {}, running for {}, {}",
+        told.site,
+        told.version,
+        age(told.uptime_s as f64),
+        print::count(told.workers, "worker", "workers")
+    );
+    let peers = print::count(told.peers, "peer", "peers");
+    let policy = match told.has_policy {
+        true => {
+            let kinds = told.policy_objects.iter();
+            let kinds: Vec<String> = kinds
+                .map(|(kind, count)| format!("{count} {kind}"))
+                .collect();
+            let generation = format!("policy generation {}", told.policy_generation);
+            match kinds.is_empty() {
+                true => format!("{generation}, no objects"),
+                false => format!("{generation}: {}", kinds.join(", ")),
+            }
+        }
+        false => "no policy: everything may pass".to_owned(),
+    };
+    let lines = [head, format!("{} of {peers} up", told.peers_up), policy];
+    lines.iter().map(|line| print::wrapped(line, 4)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_told_in_three_lines() {
+        let mut told = StatusResponse {
+            site: "hq".to_owned(),
+            version: "0.1.0".to_owned(),
+            uptime_s: 7300,
+            workers: 2,
+            peers: 12,
+            peers_up: 11,
+            has_policy: true,
+            policy_generation: 42,
+            policy_objects: [("Pod".to_owned(), 3), ("NetworkPolicy".to_owned(), 1)].into(),
+        };
+        assert_eq!(
+            for_people(&told),
+            "hq: patronus 0.1.0, running for 2 h, 2 workers\n11 of 12 peers up\n\
+             policy generation 42: 1 NetworkPolicy, 3 Pod\n"
+        );
+        (told.has_policy, told.peers, told.peers_up) = (false, 1, 0);
+        assert!(for_people(&told).ends_with("0 of 1 peer up\nno policy: everything may pass\n"));
+    }
+}
