@@ -30,13 +30,18 @@ const ARROWS: &[(&str, &[&str])] = &[
         "patronus-config",
         &["patronus-packet", "patronus-path", "patronus-tunnel"],
     ),
+    ("patronus-history", &[]),
+    ("patronus-ebpf", &[]),
+    ("patronus-tui", &["patronus-api"]),
     (
         "patronus-gateway",
         &[
             "patronus-aead",
             "patronus-api",
             "patronus-config",
+            "patronus-ebpf",
             "patronus-engine",
+            "patronus-history",
             "patronus-io",
             "patronus-packet",
             "patronus-path",
@@ -73,6 +78,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-lab",
             "patronus-path",
             "patronus-policy",
+            "patronus-tui",
         ],
     ),
 ];
