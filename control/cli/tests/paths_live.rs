@@ -291,7 +291,8 @@ fn a_reload_of_labels_moves_live_flows_between_classes() {
     let (one, two) = (&pair.lab.sites[0], &pair.lab.sites[1]);
     let to = two.host_addr(Family::V4);
     let place = &pair.place_one;
-    let no_manifests = "[class.voip] labels: nothing belongs to it by labels: there are no manifests";
+    let no_manifests =
+        "[class.voip] labels: nothing belongs to it by labels: there are no manifests";
     assert!(pair.one.log().contains(no_manifests), "{}", pair.one.log());
     let class_becomes = |expected: &str| {
         until(&format!("the flow is in class {expected}"), || {

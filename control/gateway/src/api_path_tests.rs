@@ -825,7 +825,10 @@ fn answers_have_the_fields_that_the_description_has() {
     check("ClassRoute", &peer["routes"][0]);
     check("Via", &peer["vias"][0]);
     let text = "never answered: asks 10.2.0.10";
-    assert_eq!((&peer["vias"][0]["state"], &peer["vias"][0]["text"]), (&"unknown".into(), &text.into()));
+    assert_eq!(
+        (&peer["vias"][0]["state"], &peer["vias"][0]["text"]),
+        (&"unknown".into(), &text.into())
+    );
     let path = &peer["paths"][0];
     check("Path", path);
     check("Loss", &path["tx_loss"]);

@@ -488,6 +488,34 @@ mod tests {
     }
 
     #[test]
+    fn a_marked_prefix_takes_a_detour_as_long_as_its_peer_has_it() {
+        let mut registry = registry();
+        let mut hub = peer(3);
+        hub.allowed_ips.push("10.0.0.0/8".parse().unwrap());
+        registry.set_peer(hub);
+        let prefix: Prefix = "10.2.0.0/16".parse().unwrap();
+        let marked = vec![MarkedPrefix {
+            peer: PublicKey::from_bytes([2; 32]),
+            prefix,
+            probes: Vec::new(),
+        }];
+        assert!(registry.set_marked(marked.clone()));
+        assert!(!registry.set_marked(marked), "the same marks are no news");
+        let snapshot = registry.compile();
+        let hub = snapshot.peer_by_key(&PublicKey::from_bytes([3; 32]));
+        assert_eq!(snapshot.detour_of(&prefix), hub.map(|spec| spec.id));
+        // `wg set` took it away.
+        let mut changed = peer(2);
+        changed.allowed_ips = vec!["10.9.0.0/16".parse().unwrap()];
+        registry.set_peer(changed);
+        assert!(!registry.compile().has_detours());
+        registry.set_peer(peer(2));
+        assert!(registry.compile().has_detours());
+        assert!(registry.set_marked(Vec::new()));
+        assert!(!registry.compile().has_detours());
+    }
+
+    #[test]
     fn setting_an_endpoint_anew_is_a_change_even_to_the_same_address() {
         let mut registry = registry();
         let key = PublicKey::from_bytes([1; 32]);
