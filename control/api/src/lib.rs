@@ -14,7 +14,7 @@ pub use paths::{
     BandwidthView, BoundsView, CandidateView, ClassRouteView, ClassView, DecisionView, EventKind,
     EventView, EventsQuery, EventsResponse, GradeView, LossView, OrderedResponse, PathCommand,
     PathCommandRequest, PathStateView, PathView, PathsQuery, PathsResponse, PeerPathsView,
-    PingRequest, PingResponse, StandingView, TraceQuery, UtilitiesView,
+    PingRequest, PingResponse, StandingView, TraceQuery, UtilitiesView, ViaStateView, ViaView,
 };
 pub use types::{
     ApiError, CandidateFile, CauseView, ConnectionView, Counter, DiagnosticView, DiffRequest,

@@ -43,6 +43,9 @@ pub struct ClassView {
     pub protect: bool,
     /// Uplinks that come before all others, best first.
     pub prefer: Vec<String>,
+    /// Addresses of pods that belong to it by their labels; absent where it asks for none.
+    #[serde(default)]
+    pub pod_addrs: Option<usize>,
 }
 
 /// Up to `soft` nothing is lost; from `hard` on a path is worth nothing.
@@ -71,6 +74,44 @@ pub struct PeerPathsView {
     pub paths: Vec<PathView>,
     /// Where each class goes.
     pub routes: Vec<ClassRouteView>,
+    /// The prefixes behind it that are asked whether they answer.
+    #[serde(default)]
+    pub vias: Vec<ViaView>,
+}
+
+/// A prefix behind a peer, and whether it answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ViaView {
+    /// The prefix.
+    pub prefix: String,
+    /// What is known.
+    pub state: ViaStateView,
+    /// State and reason for people.
+    pub text: String,
+    /// Seconds since the state changed.
+    pub state_age_s: f64,
+    /// Seconds since the last answer; absent where none ever came.
+    pub answer_age_s: Option<f64>,
+    /// The machines that are asked.
+    pub probes: Vec<IpAddr>,
+    /// From one question to the next.
+    pub interval_ms: u64,
+    /// Unanswered questions in a row that mean unreachable.
+    pub misses: u32,
+    /// The peer that has its packets in the meantime; absent where they go to its owner.
+    pub detour: Option<String>,
+}
+
+/// What is known of a prefix behind a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ViaStateView {
+    /// It never answered.
+    Unknown,
+    /// It answers.
+    Reachable,
+    /// It answered once and does not any more.
+    Unreachable,
 }
 
 /// Where a class goes, by paths' numbers.
@@ -404,6 +445,8 @@ pub enum EventKind {
     Endpoint,
     /// Lanes were agreed with a peer.
     Lanes,
+    /// A prefix behind a peer answers, or does not.
+    Via,
 }
 
 /// How good or bad something is.
@@ -460,7 +503,7 @@ pub struct CandidateView {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Decision,
         Self::State,
         Self::Moved,
@@ -469,6 +512,7 @@ impl EventKind {
         Self::Handshake,
         Self::Endpoint,
         Self::Lanes,
+        Self::Via,
     ];
 
     /// Its word.
@@ -482,6 +526,7 @@ impl EventKind {
             Self::Handshake => "handshake",
             Self::Endpoint => "endpoint",
             Self::Lanes => "lanes",
+            Self::Via => "via",
         }
     }
 }

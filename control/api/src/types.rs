@@ -38,6 +38,9 @@ pub struct StatusResponse {
     pub policy_generation: u64,
     /// Objects of the policy in force, by kind.
     pub policy_objects: BTreeMap<String, usize>,
+    /// Prefixes behind peers that do not answer.
+    #[serde(default)]
+    pub unreachable: usize,
 }
 
 /// `GET /v1/policy`

@@ -50,7 +50,15 @@ fn for_people(told: &StatusResponse) -> String {
         }
         false => "no policy: everything may pass".to_owned(),
     };
-    let lines = [head, format!("{} of {peers} up", told.peers_up), policy];
+    let mut lines = vec![head, format!("{} of {peers} up", told.peers_up), policy];
+    if told.unreachable > 0 {
+        let count = print::count(
+            told.unreachable,
+            "prefix behind a peer does not answer",
+            "prefixes behind peers do not answer",
+        );
+        lines.push(format!("{count}: `patronus paths`"));
+    }
     lines.iter().map(|line| print::wrapped(line, 4)).collect()
 }
 
@@ -70,6 +78,7 @@ mod tests {
             has_policy: true,
             policy_generation: 42,
             policy_objects: [("Pod".to_owned(), 3), ("NetworkPolicy".to_owned(), 1)].into(),
+            unreachable: 0,
         };
         assert_eq!(
             for_people(&told),
@@ -78,5 +87,8 @@ mod tests {
         );
         (told.has_policy, told.peers, told.peers_up) = (false, 1, 0);
         assert!(for_people(&told).ends_with("0 of 1 peer up\nno policy: everything may pass\n"));
+        told.unreachable = 1;
+        let last = "\n1 prefix behind a peer does not answer: `patronus paths`\n";
+        assert!(for_people(&told).ends_with(last));
     }
 }

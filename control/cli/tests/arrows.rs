@@ -28,7 +28,12 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("patronus-api", &[]),
     (
         "patronus-config",
-        &["patronus-packet", "patronus-path", "patronus-tunnel"],
+        &[
+            "patronus-packet",
+            "patronus-path",
+            "patronus-policy",
+            "patronus-tunnel",
+        ],
     ),
     ("patronus-history", &[]),
     ("patronus-ebpf", &[]),

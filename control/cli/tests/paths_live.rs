@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::net::UdpSocket;
 use std::process::Output;
 use std::time::{Duration, Instant};
 
@@ -170,6 +171,148 @@ fn the_only_path_is_up_answers_pings_and_keeps_its_traffic_when_drained() {
         lines.any(|it| it.contains("\"rtt\"")),
         "a second of hellos has round trips"
     );
+    pair.one.stop();
+    pair.two.stop();
+}
+
+/// The LAN behind a gateway that is alive dies, and comes back: the prefix is marked, and paths stay as they are.
+#[test]
+fn a_dead_lan_behind_a_live_gateway_marks_its_prefix_and_no_path() {
+    if !can_run() {
+        return;
+    }
+    let pair = Pair::up(|conf| {
+        let peer = &mut conf.peers[0];
+        peer.more = "name = \"branch\"\n".to_owned();
+        if conf.interface == "site1" {
+            // Twice as patient as the default, because the machine may be busy.
+            peer.more += "via = [{ prefix = \"10.2.0.0/24\", probes = [\"10.2.0.2\"], interval_ms = 100, misses = 10 }]\n";
+        }
+    });
+    let place = &pair.place_one;
+    let (one, two) = pair.sites();
+    let via = |told: &Value| told["peers"][0]["vias"][0].clone();
+    let until_state = |state: &str| {
+        until(&format!("the prefix is {state}"), || {
+            let told = json(place, &["paths", "branch"]);
+            (via(&told)["state"] == state).then_some(told)
+        })
+    };
+    let told_as = |reason: &str, fragment: &str| {
+        until(&format!("an event says {reason}, {fragment}"), || {
+            let events = events(place, &["--kind", "via", "--peer", "branch"]);
+            events.into_iter().rev().find(|it| {
+                it["reason"] == reason && it["text"].as_str().unwrap().contains(fragment)
+            })
+        })
+    };
+    // Nobody else sends: the questions open the tunnel.
+    let before = until_state("reachable");
+    assert_eq!(via(&before)["prefix"], "10.2.0.0/24");
+    assert_eq!(told_as("reachable", "10.2.0.0/24 answers")["grade"], "good");
+    let path_is_up = || {
+        until("the path is up and its class has it", || {
+            let told = json(place, &["paths", "branch"]);
+            let peer = &told["peers"][0];
+            let is_up = peer["paths"][0]["state"] == "up";
+            (is_up && peer["routes"][0]["path"] == 0).then_some(())
+        });
+    };
+    path_is_up();
+
+    patronus_lab::link::set_up(&two.gateway, patronus_lab::topology::LAN_INTERFACE, false).unwrap();
+    let dead = until_state("unreachable");
+    assert!(
+        via(&dead)["text"]
+            .as_str()
+            .unwrap()
+            .contains("asks 10.2.0.2"),
+        "{dead}"
+    );
+    let event = told_as(
+        "unreachable",
+        "10.2.0.0/24 does not answer: 10.2.0.2 left 10 questions",
+    );
+    assert_eq!(event["grade"], "bad");
+    // The gateway behind which it lies is as well as before.
+    path_is_up();
+    let shown = run(place, &["paths"]);
+    assert!(
+        out(&shown).contains("✖ 10.2.0.0/24 does not answer"),
+        "{shown:?}"
+    );
+    assert!(out(&shown).contains("its packets are sent"), "{shown:?}");
+    let status = run(place, &["status"]);
+    assert!(
+        out(&status).contains("1 prefix behind a peer does not answer"),
+        "{status:?}"
+    );
+
+    patronus_lab::link::set_up(&two.gateway, patronus_lab::topology::LAN_INTERFACE, true).unwrap();
+    until_state("reachable");
+    told_as("reachable", "10.2.0.0/24 answers again after ");
+    patronus_lab::traffic::reach(&one.host, two.host_addr(Family::V4), PATIENCE).unwrap();
+    // What is not asked any more is not shown any more.
+    let mut conf = pair.conf_one.clone();
+    conf.peers[0].more = "name = \"branch\"\n".to_owned();
+    place.configure(&conf);
+    let mut gateway = pair.one;
+    gateway.reload();
+    until("the check is gone", || {
+        let told = json(place, &["paths", "branch"]);
+        told["peers"][0]["vias"]
+            .as_array()
+            .unwrap()
+            .is_empty()
+            .then_some(())
+    });
+    gateway.stop();
+}
+
+/// A manifest with the label comes, changes and goes: the flow that is there changes its class with its next packet.
+#[test]
+fn a_reload_of_labels_moves_live_flows_between_classes() {
+    if !can_run() {
+        return;
+    }
+    let mut pair = Pair::up(|conf| {
+        conf.dataplane += "[class.voip]\nlabels = [\"app=voip\"]\n";
+    });
+    let (one, two) = (&pair.lab.sites[0], &pair.lab.sites[1]);
+    let to = two.host_addr(Family::V4);
+    let place = &pair.place_one;
+    let no_manifests =
+        "[class.voip] labels: nothing belongs to it by labels: there are no manifests";
+    assert!(pair.one.log().contains(no_manifests), "{}", pair.one.log());
+    let class_becomes = |expected: &str| {
+        until(&format!("the flow is in class {expected}"), || {
+            // Always the same flow; whether anybody listens there does not matter.
+            let send = || {
+                let socket = UdpSocket::bind("0.0.0.0:4000")?;
+                socket.send_to(b"ring", (to, 4000))
+            };
+            one.host.run(send).unwrap().unwrap();
+            let flows = json(place, &["flows", "proto=udp", "port=4000"]);
+            let flows = flows["flows"].as_array().unwrap().clone();
+            (!flows.is_empty() && flows.iter().all(|it| it["class"] == expected)).then_some(())
+        });
+    };
+    class_becomes("default");
+    let pod = |app: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: phone, namespace: lab, labels: {{app: {app}}}}}, spec: {{}}, \
+             status: {{podIPs: [{{ip: {to}}}]}}}}\n"
+        )
+    };
+    for (app, class, addrs) in [("voip", "voip", 1), ("fax", "default", 0)] {
+        place.manifest("phone.yaml", &pod(app));
+        pair.one.reload();
+        class_becomes(class);
+        let told = json(place, &["paths"]);
+        let classes = told["classes"].as_array().unwrap();
+        let voip = classes.iter().find(|it| it["name"] == "voip").unwrap();
+        assert_eq!(voip["pod_addrs"], addrs, "{voip}");
+    }
     pair.one.stop();
     pair.two.stop();
 }

@@ -23,6 +23,7 @@ use crate::model::{
 };
 use crate::raw::{Raw, RawDataplane, RawEndpoint, RawPeer, RawPolicy, RawSite, RawTable};
 use crate::suggest::nearest;
+use crate::via::check_vias;
 
 pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite> {
     let missing =
@@ -328,6 +329,7 @@ pub(crate) fn check_peer(raw: RawPeer, report: &mut Report) -> Option<DraftPeer>
         allowed_ips,
         keepalive: keepalive.and_then(NonZeroU16::new).map(Keepalive::new),
         preshared_key_file,
+        via: check_vias(raw.via, report),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use patronus_packet::Prefix;
 use patronus_path::{Bounds, CLASSES_MAX, Scoring};
+use patronus_policy::model::{Labels, Selector};
 
 use crate::check::{parsed, prefix, word};
 use crate::diagnostic::{Line, Report, quote};
@@ -40,10 +41,35 @@ pub struct Class {
     pub dscp: u64,
     /// Ports that belong to it.
     pub ports: Vec<Ports>,
+    /// Pods that belong to it, to whatever end of a connection they are.
+    pub pods: PodMatch,
     /// Where the machine behind this gateway must be; anywhere if empty.
     pub local: Vec<Prefix>,
     /// Where the machine behind the peer must be; anywhere if empty.
     pub remote: Vec<Prefix>,
+}
+
+/// Pods by their labels, as manifests give them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodMatch {
+    /// One of these selects the pod; where there is none, every pod of the namespaces.
+    pub labels: Vec<Selector>,
+    /// Selects the pod's namespace; `None` takes all of them.
+    pub namespaces: Option<Selector>,
+}
+
+impl PodMatch {
+    /// Whether no pod is named at all.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.namespaces.is_none()
+    }
+
+    /// Whether it names a pod with these labels, in a namespace with those.
+    pub fn matches(&self, pod: &Labels, namespace: &Labels) -> bool {
+        let is_selected = self.labels.is_empty() || self.labels.iter().any(|it| it.matches(pod));
+        let is_within = self.namespaces.as_ref();
+        !self.is_empty() && is_selected && is_within.is_none_or(|it| it.matches(namespace))
+    }
 }
 
 /// Ports of one protocol, as connections are opened to them.
@@ -159,6 +185,7 @@ impl Class {
             prefer: Vec::new(),
             dscp: 0,
             ports: Vec::new(),
+            pods: PodMatch::default(),
             local: Vec::new(),
             remote: Vec::new(),
         }
@@ -204,6 +231,15 @@ impl Class {
             self.ports = checked
                 .filter_map(|raw| check_ports(raw, &place("ports"), report))
                 .collect();
+        }
+        if let Some(texts) = raw.labels {
+            let checked = texts.value.into_iter();
+            self.pods.labels = checked
+                .filter_map(|raw| parsed(Some(raw), &place("labels"), report))
+                .collect();
+        }
+        if let Some(text) = raw.namespaces {
+            self.pods.namespaces = parsed(Some(text), &place("namespaces"), report);
         }
         for (key, values, mine) in [
             ("local", raw.local, &mut self.local),

@@ -111,6 +111,11 @@ impl Report {
         self.diagnostics.is_empty()
     }
 
+    /// Faults so far.
+    pub(crate) fn count(&self) -> usize {
+        self.diagnostics.len() + self.left_out
+    }
+
     pub(crate) fn into_errors(mut self) -> ConfigErrors {
         debug_assert!(!self.is_empty(), "a refusal without a reason");
         self.diagnostics.sort();

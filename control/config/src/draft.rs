@@ -21,6 +21,7 @@ use crate::model::{
 use crate::peers::{Peer, PeerSet};
 use crate::raw::{self, Raw};
 use crate::uplinks::{DraftUplinks, Uplinks, check_uplinks};
+use crate::via::{Via, refuse_misplaced};
 
 /// A configuration that makes sense, with its secrets still in their files.
 #[derive(Clone, Debug)]
@@ -53,6 +54,7 @@ pub(crate) struct DraftPeer {
     pub(crate) allowed_ips: Vec<Raw<Prefix>>,
     pub(crate) keepalive: Option<Keepalive>,
     pub(crate) preshared_key_file: Option<Raw<PathBuf>>,
+    pub(crate) via: Vec<Raw<Via>>,
 }
 
 impl Config {
@@ -85,6 +87,9 @@ impl Config {
             drafted.refuse_tunnel(&site.interface, &mut report);
             refuse_loops(site, &peers, &mut report);
             refuse_small_mtu(site, &peers, &mut report);
+            for peer in &peers {
+                refuse_misplaced(&peer.via, &peer.allowed_ips, &site.addresses, &mut report);
+            }
         }
         match site {
             Some(site) if report.is_empty() => Ok(Draft {
@@ -159,6 +164,7 @@ impl Draft {
                     .collect(),
                 keepalive: peer.keepalive,
                 preshared_key,
+                via: peer.via.into_iter().map(|via| via.value).collect(),
             });
         }
         match private_key {

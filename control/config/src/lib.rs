@@ -22,9 +22,10 @@ mod raw;
 mod suggest;
 pub mod summary;
 pub mod uplinks;
+pub mod via;
 pub mod wg_quick;
 
-pub use classes::{Class, Classes, Ports};
+pub use classes::{Class, Classes, PodMatch, Ports};
 pub use diagnostic::{ConfigErrors, Diagnostic};
 pub use draft::{Draft, RESERVED_TABLES};
 pub use endpoint::{CostedEndpoint, HostName, PeerEndpoint};
@@ -38,3 +39,4 @@ pub use model::{
 pub use peers::{Peer, PeerSet};
 pub use summary::Summary;
 pub use uplinks::{Probing, Rate, Uplink, Uplinks};
+pub use via::{Via, WhenUnreachable};

@@ -8,6 +8,7 @@ use patronus_tunnel::{PresharedKey, PublicKey};
 
 use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::model::{Keepalive, Name};
+use crate::via::Via;
 
 /// One peer, as the configuration file or the UAPI socket sets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,8 @@ pub struct Peer {
     pub keepalive: Option<Keepalive>,
     /// The secret mixed into the handshake.
     pub preshared_key: Option<PresharedKey>,
+    /// Which of its prefixes are asked whether they answer.
+    pub via: Vec<Via>,
 }
 
 impl Peer {
@@ -42,6 +45,7 @@ impl Peer {
             allowed_ips: Vec::new(),
             keepalive: None,
             preshared_key: None,
+            via: Vec::new(),
         }
     }
 }

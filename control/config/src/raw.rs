@@ -95,6 +95,18 @@ pub(crate) struct RawPeer {
     pub(crate) allowed_ips: MaybeList<String>,
     pub(crate) keepalive: Maybe<i64>,
     pub(crate) preshared_key_file: Maybe<String>,
+    pub(crate) via: MaybeList<RawVia>,
+    pub(crate) broken: Vec<&'static str>,
+}
+
+/// One of a peer's `via`.
+#[derive(Debug)]
+pub(crate) struct RawVia {
+    pub(crate) prefix: Maybe<String>,
+    pub(crate) probes: MaybeList<String>,
+    pub(crate) interval_ms: Maybe<i64>,
+    pub(crate) misses: Maybe<i64>,
+    pub(crate) unreachable: Maybe<String>,
     pub(crate) broken: Vec<&'static str>,
 }
 
@@ -112,6 +124,8 @@ pub(crate) struct RawClass {
     pub(crate) name: String,
     pub(crate) dscp: MaybeList<RawWord>,
     pub(crate) ports: MaybeList<String>,
+    pub(crate) labels: MaybeList<String>,
+    pub(crate) namespaces: Maybe<String>,
     pub(crate) local: MaybeList<String>,
     pub(crate) remote: MaybeList<String>,
     pub(crate) latency_ms: MaybeList<f64>,
@@ -231,6 +245,7 @@ fn read_peer(mut section: Section<'_, '_, '_>) -> RawPeer {
         allowed_ips: section.strings("allowed_ips"),
         keepalive: section.integer("keepalive"),
         preshared_key_file: section.string("preshared_key_file"),
+        via: section.vias("via"),
         broken: section.broken,
     }
 }
@@ -241,6 +256,8 @@ fn read_class(name: String, mut section: Section<'_, '_, '_>) -> RawClass {
         name,
         dscp: section.words("dscp"),
         ports: section.strings("ports"),
+        labels: section.strings("labels"),
+        namespaces: section.string("namespaces"),
         local: section.strings("local"),
         remote: section.strings("remote"),
         latency_ms: section.numbers("latency_ms"),
@@ -593,6 +610,37 @@ impl<'i> Section<'_, '_, 'i> {
         })
     }
 
+    /// Tables of the keys of [`VIA`].
+    fn vias(&mut self, key: &'static str) -> MaybeList<RawVia> {
+        let expected = "a list of tables";
+        let raw = self.take(key)?;
+        let DeValue::Array(array) = raw.value else {
+            return self.wrong(key, raw.line, expected, &raw.value);
+        };
+        let mut elements = Vec::new();
+        for element in array {
+            let line = self.reader.lines.line(element.span().start);
+            let table = match element.into_inner() {
+                DeValue::Table(table) => table,
+                other => return self.wrong(key, line, expected, &other),
+            };
+            let mut section = self.reader.section(&VIA, line, table);
+            let value = RawVia {
+                prefix: section.string("prefix"),
+                probes: section.strings("probes"),
+                interval_ms: section.integer("interval_ms"),
+                misses: section.integer("misses"),
+                unreachable: section.string("unreachable"),
+                broken: section.broken,
+            };
+            elements.push(Raw { value, line });
+        }
+        Some(Raw {
+            value: elements,
+            line: raw.line,
+        })
+    }
+
     fn integers(&mut self, key: &'static str) -> MaybeList<i64> {
         self.list(key, "a list of integers", to_i64)
     }
@@ -727,6 +775,20 @@ const PEER: Schema = Schema {
         ("allowed_ips", "[\"10.2.0.0/16\"]"),
         ("keepalive", "25"),
         ("preshared_key_file", "\"/etc/patronus/branch.psk\""),
+        (
+            "via",
+            "[{ prefix = \"10.2.0.0/16\", probes = [\"10.2.0.10\"] }]",
+        ),
+    ],
+};
+const VIA: Schema = Schema {
+    title: "[[peer]] via",
+    keys: &[
+        ("prefix", "\"10.2.0.0/16\""),
+        ("probes", "[\"10.2.0.10\"]"),
+        ("interval_ms", "1000"),
+        ("misses", "5"),
+        ("unreachable", "\"send\""),
     ],
 };
 const ENDPOINT: Schema = Schema {
@@ -738,6 +800,8 @@ const CLASS: Schema = Schema {
     keys: &[
         ("dscp", "[\"ef\", 34]"),
         ("ports", "[\"udp/16384-32767\", \"tcp/22\"]"),
+        ("labels", "[\"app=voip\"]"),
+        ("namespaces", "\"team in (sales, support)\""),
         ("local", "[\"10.1.0.0/16\"]"),
         ("remote", "[\"10.2.0.0/16\"]"),
         ("latency_ms", "[150, 400]"),

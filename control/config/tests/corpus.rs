@@ -10,6 +10,7 @@ use patronus_config::load::SecretError;
 use patronus_config::wg_quick::{self, Imported};
 use patronus_config::{
     Classes, Config, ConfigErrors, KeyText, Name, Pinning, Ports, Rate, RouteTable, Summary,
+    WhenUnreachable,
 };
 use patronus_path::{Bounds, Scoring};
 use proptest::prelude::*;
@@ -543,4 +544,68 @@ fn files(folder: &str) -> Vec<(String, String)> {
 
 fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
+}
+
+#[test]
+fn classes_by_labels_and_checks_of_prefixes_set_every_value() {
+    let text = fs::read_to_string(testdata().join("good/matches.toml")).unwrap();
+    let config = config(&text, "matches.toml").unwrap();
+    let class = |name: &str| {
+        let mut classes = config.classes.iter();
+        classes.find(|class| class.name.as_str() == name).unwrap()
+    };
+    let labels = |pairs: &[(&str, &str)]| -> patronus_policy::model::Labels {
+        let texts = pairs
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()));
+        texts.collect()
+    };
+    let (staff, guests) = (labels(&[("team", "sales")]), labels(&[("team", "guests")]));
+    for (name, pod, namespace, is_in) in [
+        (
+            "voip",
+            labels(&[("app", "voip"), ("tier", "gold")]),
+            &staff,
+            true,
+        ),
+        (
+            "voip",
+            labels(&[("app", "voip"), ("tier", "tin")]),
+            &staff,
+            false,
+        ),
+        ("voip", labels(&[("phone", "")]), &staff, true),
+        (
+            "voip",
+            labels(&[("phone", ""), ("legacy", "")]),
+            &staff,
+            false,
+        ),
+        ("voip", labels(&[("phone", "")]), &guests, false),
+        ("guests", labels(&[]), &guests, true),
+        ("guests", labels(&[]), &staff, false),
+        ("bulk", labels(&[("app", "backup")]), &guests, true),
+        ("realtime", labels(&[("app", "voip")]), &staff, false),
+    ] {
+        assert_eq!(
+            class(name).pods.matches(&pod, namespace),
+            is_in,
+            "{name} {pod:?}"
+        );
+    }
+    // What is added by labels takes nothing away.
+    assert_ne!(class("bulk").dscp, 0);
+
+    let [v4, v6] = config.peers[0].via.as_slice() else {
+        panic!("{:?}", config.peers[0].via)
+    };
+    assert_eq!(
+        (v4.prefix.to_string(), v4.probes.len()),
+        ("10.2.0.0/16".to_owned(), 2)
+    );
+    assert_eq!((v4.interval.as_millis(), v4.misses), (500, 3));
+    assert_eq!(v4.unreachable, WhenUnreachable::Detour);
+    assert_eq!(v6.prefix.to_string(), "fd00:2::/64");
+    assert_eq!((v6.interval.as_millis(), v6.misses), (1000, 5));
+    assert_eq!(v6.unreachable, WhenUnreachable::Send);
 }

@@ -201,6 +201,7 @@ fn live() -> Live {
         policy: store().in_force().clone(),
         keep_established: true,
         refusal: Refusal::Reject,
+        via: Default::default(),
     }
 }
 
@@ -795,6 +796,20 @@ fn answers_have_the_fields_that_the_description_has() {
     let site = Paths::new(|_| ());
     let client = site.client();
     site.told(decision(1));
+    let via = patronus_config::Via {
+        prefix: "10.2.0.0/16".parse().unwrap(),
+        probes: vec!["10.2.0.10".parse().unwrap()],
+        interval: Duration::from_secs(1),
+        misses: 5,
+        unreachable: patronus_config::WhenUnreachable::Send,
+    };
+    let plan = crate::via::ViaPlan {
+        checks: vec![(PublicKey::from_bytes([2; 32]), via)],
+        own_addrs: Vec::new(),
+    };
+    let mut checks = crate::via::Checks::default();
+    checks.configure(&plan, Instant::now());
+    site.desk.set_vias(checks.iter());
     let document: serde_json::Value = serde_json::from_str(patronus_api::OPENAPI).unwrap();
     let check = |name: &str, value: &serde_json::Value| {
         let schema = &document["components"]["schemas"][name];
@@ -808,6 +823,12 @@ fn answers_have_the_fields_that_the_description_has() {
     let peer = &told["peers"][0];
     check("PeerPaths", peer);
     check("ClassRoute", &peer["routes"][0]);
+    check("Via", &peer["vias"][0]);
+    let text = "never answered: asks 10.2.0.10";
+    assert_eq!(
+        (&peer["vias"][0]["state"], &peer["vias"][0]["text"]),
+        (&"unknown".into(), &text.into())
+    );
     let path = &peer["paths"][0];
     check("Path", path);
     check("Loss", &path["tx_loss"]);

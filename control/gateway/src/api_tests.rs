@@ -151,6 +151,7 @@ fn live(registry: &mut Registry) -> Live {
         policy: store().in_force().clone(),
         keep_established: true,
         refusal: Refusal::Reject,
+        via: Default::default(),
     }
 }
 

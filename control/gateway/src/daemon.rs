@@ -4,6 +4,8 @@
 //! requests and signals one after the other, and publishes a new snapshot after each change. Workers forward
 //! whether it lives or not.
 
+mod via;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ use tokio::sync::mpsc;
 use crate::api::{ApiServer, ApiState, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
-use crate::in_force::{base_of, live, load_policy, policy_of};
+use crate::in_force::{base_of, live, load_policy, pods_of, policy_of};
 use crate::link::Link;
 use crate::names::{resolve, resolve_later};
 use crate::path_desk::{PathDesk, Workers, uplink_name};
@@ -39,6 +41,7 @@ use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
 use crate::uapi_server::{Call, UapiSocket, errno_text};
 use crate::uplinks::{News, UplinkWatch};
 use crate::worker::{self, WorkerSeed};
+use via::ViaDoor;
 
 const STATUS_INTERVAL: Duration = Duration::from_secs(30);
 const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(1);
@@ -102,6 +105,7 @@ struct Daemon {
     denials: DenialLog,
     uplinks: UplinkWatch,
     path_log: PathLog,
+    via: ViaDoor,
     port: u16,
     mark: Option<u32>,
     offload: OffloadReport,
@@ -164,6 +168,7 @@ impl Daemon {
         registry.set_peers(config.peers.clone());
         registry.set_policy(policy_of(&config, &in_force));
         registry.set_plan(watch.plan(&config.classes));
+        registry.set_pods(pods_of(&config, &in_force));
         let names = registry.names_to_resolve(epoch);
         resolve(&mut registry, names).await;
         let snapshot = registry.compile();
@@ -214,6 +219,7 @@ impl Daemon {
         let counts = Box::new(rule_counts.clone());
         let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed);
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
+        let via = ViaDoor::open(&api_state, &desk, &tun.name);
 
         // Whoever reads that the gateway runs may send a SIGHUP at once.
         let signals = Signals::listen()?;
@@ -258,6 +264,7 @@ impl Daemon {
             denials: DenialLog::new(epoch),
             uplinks: watch,
             path_log: PathLog::new(epoch),
+            via,
             port: uplinks.port,
             mark,
             offload,
@@ -331,6 +338,7 @@ impl Daemon {
                     }
                 }
                 () = self.events.arrived() => self.take_events(),
+                told = self.via.news() => self.take_via(told),
                 () = self.uplinks.changed() => self.look_at_uplinks().await,
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
@@ -403,6 +411,7 @@ impl Daemon {
         let in_force = self.in_force.clone();
         self.api_state
             .publish(live(&self.config, &self.registry, snapshot, in_force));
+        self.via.published();
     }
 
     async fn reload(&mut self) {
@@ -418,6 +427,8 @@ impl Daemon {
         if let Err(error) = self.apply(new).await {
             tracing::error!("reload: {error:#}");
             // Whatever failed, policy waits for nothing.
+            self.registry
+                .set_pods(pods_of(&self.config, &self.in_force));
             self.publish();
             return;
         }
@@ -456,6 +467,8 @@ impl Daemon {
         self.tell_uplinks(&news);
         self.registry.set_plan(self.uplinks.plan(&new.classes));
         self.config = new;
+        self.registry
+            .set_pods(pods_of(&self.config, &self.in_force));
         self.publish();
         let (mtu, addresses) = (self.config.site.mtu, &self.config.site.addresses);
         self.link.bring_up(u32::from(mtu.bytes())).await?;

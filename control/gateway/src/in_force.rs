@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use patronus_config::{Config, RefusalMode};
-use patronus_engine::{Policy, Refusal, Snapshot};
+use patronus_engine::{PodSets, Policy, Refusal, Snapshot};
 
 use crate::api::Live;
+use crate::labels;
 use crate::policy::{self, LoadReport, PolicyInForce, PolicyRefused, PolicyStore};
 use crate::registry::Registry;
+use crate::via::ViaPlan;
 
 /// The policy to start with.
 pub async fn load_policy(
@@ -43,6 +45,15 @@ pub fn policy_of(config: &Config, in_force: &PolicyInForce) -> Option<Policy> {
     })
 }
 
+/// The pods that classes name by labels. Says in the log which class names none.
+pub fn pods_of(config: &Config, in_force: &PolicyInForce) -> PodSets {
+    let pods = labels::pod_sets(&config.classes, &in_force.objects);
+    for line in labels::warnings(&config.classes, in_force, &pods) {
+        tracing::warn!("{line}");
+    }
+    pods
+}
+
 fn refusal_of(config: &Config) -> Refusal {
     match config.policy.refusal {
         RefusalMode::Drop => Refusal::Drop,
@@ -72,5 +83,19 @@ pub fn live(
         policy,
         keep_established: config.policy.keep_established,
         refusal: refusal_of(config),
+        via: via_plan(config, registry),
+    }
+}
+
+/// The checks of prefixes that their peers own: `wg set` may have taken some away.
+fn via_plan(config: &Config, registry: &Registry) -> ViaPlan {
+    let checks = registry.peers().iter().flat_map(|peer| {
+        let owned = peer.via.iter();
+        let owned = owned.filter(|via| peer.allowed_ips.contains(&via.prefix));
+        owned.map(|via| (peer.public_key, via.clone()))
+    });
+    ViaPlan {
+        checks: checks.collect(),
+        own_addrs: config.site.addresses.iter().map(|it| it.addr()).collect(),
     }
 }

@@ -8,6 +8,7 @@ mod daemon;
 mod denials;
 pub mod exchange;
 mod in_force;
+mod labels;
 mod link;
 mod names;
 mod path_desk;
@@ -22,6 +23,8 @@ mod startup;
 mod uapi;
 mod uapi_server;
 mod uplinks;
+mod via;
+mod via_probe;
 mod worker;
 
 pub use daemon::{RunOptions, run};

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::exchange::{Exchange, Order};
 use crate::path_events::{About, EventLog, Page, Record, What};
+use crate::via::{Check, ViaState};
 
 /// Lines of a trace that wait for their reader.
 const TRACE_LINES_MAX: usize = 8192;
@@ -104,6 +105,8 @@ pub struct PathDesk {
     /// What operators ordered since the start; workers keep the same and tell nobody.
     pins: Mutex<HashMap<PublicKey, Pins>>,
     names: Mutex<HashMap<(PeerId, PathIndex), String>>,
+    /// How prefixes behind peers answer.
+    vias: Mutex<Vec<Check>>,
 }
 
 impl PathDesk {
@@ -118,6 +121,7 @@ impl PathDesk {
             recordings: AtomicU64::new(0),
             pins: Mutex::default(),
             names: Mutex::default(),
+            vias: Mutex::default(),
         })
     }
 
@@ -269,6 +273,25 @@ impl PathDesk {
     pub fn pins(&self, spec: &PeerSpec) -> Pins {
         let pins = lock(&self.pins).get(&spec.public_key).copied();
         pins.unwrap_or_default()
+    }
+
+    /// How the prefixes behind all peers answer; replaces what was known.
+    pub fn set_vias<'a>(&self, checks: impl Iterator<Item = &'a Check>) {
+        *lock(&self.vias) = checks.cloned().collect();
+    }
+
+    /// How the prefixes behind a peer answer.
+    pub fn vias(&self, spec: &PeerSpec) -> Vec<Check> {
+        let vias = lock(&self.vias);
+        let own = vias.iter().filter(|check| check.peer == spec.public_key);
+        own.cloned().collect()
+    }
+
+    /// Prefixes that do not answer, of all peers.
+    pub fn unreachable(&self) -> usize {
+        let vias = lock(&self.vias);
+        let out = vias.iter().filter(|it| it.state == ViaState::Unreachable);
+        out.count()
     }
 
     /// Forgets what was known of peers that are gone: their numbers may name others.

@@ -13,6 +13,8 @@ use patronus_packet::Endpoint;
 use patronus_path::record::{Candidate, Cause};
 use patronus_path::{Decision, PathIndex, PathState, StateReason, Time};
 
+use crate::via::ViaState;
+
 /// Events that are kept.
 pub const EVENTS_KEPT_MAX: usize = 8192;
 
@@ -37,6 +39,8 @@ pub enum What {
     Endpoint(Endpoint),
     /// That many lanes were agreed.
     Lanes(usize),
+    /// A prefix behind the peer answers or does not; in words.
+    Via(ViaState, String),
 }
 
 /// Whom and what an event is about.
@@ -126,6 +130,7 @@ impl Record {
             What::HandshakeCompleted | What::HandshakeGivenUp => EventKind::Handshake,
             What::Endpoint(_) => EventKind::Endpoint,
             What::Lanes(_) => EventKind::Lanes,
+            What::Via(..) => EventKind::Via,
         }
     }
 
@@ -148,6 +153,9 @@ impl Record {
             What::Uplink(_, Some(_)) => GradeView::Bad,
             What::HandshakeCompleted => GradeView::Good,
             What::HandshakeGivenUp => GradeView::Bad,
+            What::Via(ViaState::Reachable, _) => GradeView::Good,
+            What::Via(ViaState::Unknown, _) => GradeView::Warning,
+            What::Via(ViaState::Unreachable, _) => GradeView::Bad,
             What::Moved(..) | What::Command(..) | What::Endpoint(_) | What::Lanes(_) => {
                 GradeView::Info
             }
@@ -184,6 +192,7 @@ impl Record {
             }
             What::Endpoint(endpoint) => format!("the peer calls from {}", endpoint.remote),
             What::Lanes(count) => format!("{count} lanes agreed beside the first session"),
+            What::Via(_, text) => text.clone(),
         }
     }
 
@@ -217,6 +226,7 @@ impl Record {
             What::Uplink(_, reason) => {
                 view.reason = reason.map(|reason| reason_name(reason).to_owned());
             }
+            What::Via(state, _) => view.reason = Some(via_state_name(*state).to_owned()),
             What::Moved(..)
             | What::Command(..)
             | What::HandshakeCompleted
@@ -272,6 +282,15 @@ pub fn state_view(state: PathState) -> PathStateView {
         PathState::Up => PathStateView::Up,
         PathState::Suspect => PathStateView::Suspect,
         PathState::AdminDown => PathStateView::AdminDown,
+    }
+}
+
+/// The word that stays the same.
+pub fn via_state_name(state: ViaState) -> &'static str {
+    match state {
+        ViaState::Unknown => "unknown",
+        ViaState::Reachable => "reachable",
+        ViaState::Unreachable => "unreachable",
     }
 }
 

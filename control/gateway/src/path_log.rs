@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use patronus_path::PathState;
 
 use crate::path_events::{Record, What, cause_name, reason_name};
+use crate::via::ViaState;
 
 /// Makes lines, and counts what it leaves out.
 #[derive(Debug)]
@@ -69,6 +70,16 @@ impl PathLog {
                     Some(to) => tracing::info!(peer, class, from, to = to.0, cause, "class moved"),
                     None => tracing::warn!(peer, class, from, cause, "class has no path"),
                 }
+            }
+            What::Via(state, text) => {
+                match state {
+                    ViaState::Reachable => tracing::info!(peer, "a prefix behind it answers"),
+                    ViaState::Unknown => tracing::warn!(peer, "a prefix behind it never answered"),
+                    ViaState::Unreachable => {
+                        tracing::warn!(peer, "a prefix behind it does not answer")
+                    }
+                }
+                tracing::debug!(peer, "{text}");
             }
             What::State(..) | What::Decided(_) => {}
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use patronus_config::{Class, Classes, Name, Ports, Uplink};
-use patronus_engine::{ClassRule, ClassTable, PathsConfig, PortRange};
+use patronus_engine::{ClassRule, ClassTable, PathsConfig, PodSets, PortRange};
 use patronus_packet::UplinkId;
 use patronus_path::observation::PathProfile;
 use patronus_path::prober::UplinkProfile;
@@ -136,11 +136,13 @@ fn class_table(uplinks: &[PlannedUplink], classes: &Classes) -> ClassTable {
             .flat_map(|(at, class)| class_rules(ClassId(at as u8), class))
             .collect(),
         default: ClassId(classes.default_class() as u8),
+        // The registry adds them: they come from manifests.
+        pods: PodSets::default(),
     }
 }
 
-/// What belongs to a class by its DSCP, and what does by its port: two rules, since the conditions of one all hold.
-/// Its ends restrict both, and are a rule by themselves where there is nothing else.
+/// What belongs to a class by its DSCP, by its port, and by its pods: a rule each, since the conditions of one all hold.
+/// Its ends restrict each of them, and are a rule by themselves where there is nothing else.
 fn class_rules(id: ClassId, class: &Class) -> Vec<ClassRule> {
     let ends = ClassRule {
         class: id,
@@ -158,6 +160,12 @@ fn class_rules(id: ClassId, class: &Class) -> Vec<ClassRule> {
     if !class.ports.is_empty() {
         rules.push(ClassRule {
             ports: class.ports.iter().map(port_range).collect(),
+            ..ends.clone()
+        });
+    }
+    if !class.pods.is_empty() {
+        rules.push(ClassRule {
+            pods: true,
             ..ends.clone()
         });
     }

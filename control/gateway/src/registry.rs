@@ -5,15 +5,17 @@
 //! its worker, its counters and thereby its session.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use patronus_aead::Backend;
 use patronus_config::{HostName, Peer, PeerEndpoint, PeerSet};
 use patronus_engine::{
-    Generation, LaneSpec, PathBoard, PeerId, PeerSpec, PeerStats, Policy, Snapshot,
+    Generation, LaneSpec, PathBoard, PeerId, PeerSpec, PeerStats, PodSets, Policy, Snapshot,
+    Unreachable,
 };
+use patronus_packet::Prefix;
 use patronus_tunnel::lanes::{Lane, lane_key};
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
 
@@ -25,6 +27,17 @@ pub const HANDSHAKES_PER_S: u64 = 256;
 
 /// A host name and port that stands for a peer's address.
 pub type NamedEndpoint = (HostName, u16);
+
+/// A prefix behind a peer that does not answer, and whose packets are to go to another peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkedPrefix {
+    /// The peer that owns it.
+    pub peer: PublicKey,
+    /// The prefix.
+    pub prefix: Prefix,
+    /// Who is asked whether it answers again.
+    pub probes: Vec<IpAddr>,
+}
 
 /// The gateway's desired state.
 #[derive(Debug)]
@@ -43,6 +56,8 @@ pub struct Registry {
     lanes: HashMap<PublicKey, Vec<LaneSpec>>,
     policy: Option<Policy>,
     plan: PathPlan,
+    pods: PodSets,
+    marked: Vec<MarkedPrefix>,
 }
 
 impl Registry {
@@ -74,6 +89,8 @@ impl Registry {
             lanes: HashMap::new(),
             policy: None,
             plan: PathPlan::default(),
+            pods: PodSets::default(),
+            marked: Vec::new(),
         }
     }
 
@@ -180,6 +197,16 @@ impl Registry {
         self.plan = plan;
     }
 
+    /// Changes which pods belong to classes by their labels.
+    pub fn set_pods(&mut self, pods: PodSets) {
+        self.pods = pods;
+    }
+
+    /// Changes which prefixes do not answer. `true` where that is news.
+    pub fn set_marked(&mut self, marked: Vec<MarkedPrefix>) -> bool {
+        std::mem::replace(&mut self.marked, marked) != self.marked
+    }
+
     /// Says what a name means. `true` where that is news.
     pub fn set_resolved(&mut self, name: NamedEndpoint, addr: SocketAddr) -> bool {
         self.resolved.insert(name, addr) != Some(addr)
@@ -248,10 +275,24 @@ impl Registry {
             self.mtu,
             self.specs.values().cloned(),
         );
+        let mut paths = self.plan.config();
+        paths.classes.pods = self.pods.clone();
         let snapshot = snapshot
             .with_lanes(self.lane_identities.clone())
-            .with_paths(self.plan.config());
+            .with_paths(paths)
+            .with_unreachable(&self.unreachable());
         Arc::new(snapshot.with_policy(self.policy.clone()))
+    }
+
+    fn unreachable(&self) -> Vec<Unreachable> {
+        let marked = self.marked.iter().filter_map(|it| {
+            Some(Unreachable {
+                peer: self.specs.get(&it.peer)?.id,
+                prefix: it.prefix,
+                probes: it.probes.clone(),
+            })
+        });
+        marked.collect()
     }
 
     fn renewed(&self, old: &Arc<PeerSpec>, peer: &Peer) -> Arc<PeerSpec> {
@@ -444,6 +485,34 @@ mod tests {
                 .peer_by_key(&PublicKey::from_bytes([2; 32]))
                 .is_none()
         );
+    }
+
+    #[test]
+    fn a_marked_prefix_takes_a_detour_as_long_as_its_peer_has_it() {
+        let mut registry = registry();
+        let mut hub = peer(3);
+        hub.allowed_ips.push("10.0.0.0/8".parse().unwrap());
+        registry.set_peer(hub);
+        let prefix: Prefix = "10.2.0.0/16".parse().unwrap();
+        let marked = vec![MarkedPrefix {
+            peer: PublicKey::from_bytes([2; 32]),
+            prefix,
+            probes: Vec::new(),
+        }];
+        assert!(registry.set_marked(marked.clone()));
+        assert!(!registry.set_marked(marked), "the same marks are no news");
+        let snapshot = registry.compile();
+        let hub = snapshot.peer_by_key(&PublicKey::from_bytes([3; 32]));
+        assert_eq!(snapshot.detour_of(&prefix), hub.map(|spec| spec.id));
+        // `wg set` took it away.
+        let mut changed = peer(2);
+        changed.allowed_ips = vec!["10.9.0.0/16".parse().unwrap()];
+        registry.set_peer(changed);
+        assert!(!registry.compile().has_detours());
+        registry.set_peer(peer(2));
+        assert!(registry.compile().has_detours());
+        assert!(registry.set_marked(Vec::new()));
+        assert!(!registry.compile().has_detours());
     }
 
     #[test]

@@ -44,7 +44,10 @@ pub use counters::{Counters, DropReason, PublishedCounters};
 pub use engine::{Denial, Engine, EngineConfig, Event, Handoff};
 pub use flow_table::{Flow, FlowTable, OpenedBy, Passage, RuleNumber, Steer};
 pub use paths::{
-    ClassRule, ClassTable, PathBoard, PathEvent, PathOrder, PathStatus, PathsConfig, PortRange,
+    ClassRule, ClassTable, PathBoard, PathEvent, PathOrder, PathStatus, PathsConfig, PodSets,
+    PortRange,
 };
 pub use rule_counts::{RuleCount, RuleCounts};
-pub use snapshot::{Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Policy, Refusal, Snapshot};
+pub use snapshot::{
+    Generation, LaneSpec, PeerId, PeerSpec, PeerStats, Policy, Refusal, Snapshot, Unreachable,
+};

@@ -1,5 +1,6 @@
 //! What control and workers say to each other about paths: classes and their matches down, standing and decisions up.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -33,6 +34,57 @@ pub struct ClassTable {
     pub rules: Vec<ClassRule>,
     /// The class of what fits no rule.
     pub default: ClassId,
+    /// The pods that rules ask for.
+    pub pods: PodSets,
+}
+
+/// Pods that classes name by their labels: their addresses, each with the classes it is named by. Control matches labels
+/// when manifests or classes change; a worker looks up two addresses when it classifies a flow, and never per packet of
+/// one. Cheap to clone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PodSets {
+    by_addr: Arc<HashMap<IpAddr, u8>>,
+}
+
+impl PodSets {
+    /// The sets with these members; an address may come more than once.
+    pub fn new(members: impl IntoIterator<Item = (IpAddr, ClassId)>) -> Self {
+        let mut by_addr: HashMap<IpAddr, u8> = HashMap::new();
+        for (addr, class) in members {
+            debug_assert!(class.as_usize() < CLASSES_MAX);
+            *by_addr.entry(addr).or_default() |= bit(class);
+        }
+        Self {
+            by_addr: Arc::new(by_addr),
+        }
+    }
+
+    /// Whether a class names the pod of that address.
+    pub fn has(&self, class: ClassId, addr: IpAddr) -> bool {
+        self.of(addr) & bit(class) != 0
+    }
+
+    /// Addresses that a class names.
+    pub fn count(&self, class: ClassId) -> usize {
+        let bits = self.by_addr.values();
+        bits.filter(|bits| **bits & bit(class) != 0).count()
+    }
+
+    fn of(&self, addr: IpAddr) -> u8 {
+        self.by_addr.get(&addr).copied().unwrap_or(0)
+    }
+
+    /// The classes that name either end, by bit.
+    fn of_ends(&self, key: &FlowKey) -> u8 {
+        match self.by_addr.is_empty() {
+            true => 0,
+            false => self.of(key.src) | self.of(key.dst),
+        }
+    }
+}
+
+fn bit(class: ClassId) -> u8 {
+    1 << (class.as_usize() % CLASSES_MAX)
 }
 
 /// One match. All conditions hold; an empty one always does.
@@ -48,6 +100,8 @@ pub struct ClassRule {
     pub local: Vec<Prefix>,
     /// Where the machine behind the peer is.
     pub remote: Vec<Prefix>,
+    /// Whether one of the ends is a pod that the class names by its labels, on whichever side.
+    pub pods: bool,
 }
 
 /// Ports of one protocol.
@@ -64,6 +118,13 @@ pub struct PortRange {
 impl ClassTable {
     /// The class of a flow: `key` from local to remote, `dscp` of the packet at hand.
     pub fn classify(&self, key: &FlowKey, opened_by: OpenedBy, dscp: u8) -> ClassId {
+        let rule = self.rule_of(key, opened_by, dscp);
+        rule.map_or(self.default, |rule| rule.class)
+    }
+
+    /// The rule that names the class of a flow; `None` where none does.
+    pub fn rule_of(&self, key: &FlowKey, opened_by: OpenedBy, dscp: u8) -> Option<&ClassRule> {
+        let named_by = self.pods.of_ends(key);
         let port = match opened_by {
             OpenedBy::Local => key.dst_port,
             OpenedBy::Remote => key.src_port,
@@ -79,9 +140,9 @@ impl ClassTable {
                 && (rule.ports.is_empty() || rule.ports.iter().any(is_port))
                 && has(&rule.local, key.src)
                 && has(&rule.remote, key.dst)
+                && (!rule.pods || named_by & bit(rule.class) != 0)
         };
-        let rule = self.rules.iter().find(fits);
-        rule.map_or(self.default, |rule| rule.class)
+        self.rules.iter().find(fits)
     }
 }
 
@@ -143,3 +204,6 @@ pub enum PathEvent {
     /// One line of a trace.
     Trace(Arc<trace::Line>),
 }
+
+// A byte has a bit for every class.
+const _: () = assert!(CLASSES_MAX <= 8);

@@ -322,7 +322,7 @@ fn flow_outbound(
         now_s,
     };
     if !look.has_flow() {
-        let peer = engine.snapshot.route(info.key.dst);
+        let peer = engine.snapshot.next_hop(&info.key);
         let peer = peer.ok_or(DropReason::NoRoute)?;
         if !policing::passes_alone(engine, &case_of(peer)) {
             return Err(DropReason::PolicyDeniedOut);
@@ -338,7 +338,7 @@ fn flow_outbound(
             (flow, hit.peer, hit.steer)
         }
         Some(_) | None => {
-            let peer = engine.snapshot.route(info.key.dst);
+            let peer = engine.snapshot.next_hop(&info.key);
             let peer = peer.ok_or(DropReason::NoRoute)?;
             let entered = enter_flow(engine, known, &case_of(peer), dscp(packet));
             let (flow, steer) = entered.ok_or(DropReason::PolicyDeniedOut)?;
@@ -732,7 +732,7 @@ fn flow_inbound(
         now,
         now_s,
     };
-    let is_owner = |engine: &Engine| engine.snapshot.route(key.dst) == Some(id);
+    let is_owner = |engine: &Engine| engine.snapshot.may_send(id, key.dst);
     if !look.has_flow() {
         if !is_owner(engine) {
             return Err(DropReason::InnerSource);
@@ -743,7 +743,12 @@ fn flow_inbound(
     let known = engine.flows.lookup(&key, now_s);
     let hit = known.and_then(|slot| Some((slot, engine.flows.verdict(slot, generation)?)));
     let slot = match hit {
-        Some((_, hit)) if hit.peer != id => return Err(DropReason::InnerSource),
+        // Answers may come from the owner while packets to it take a detour.
+        Some((_, hit))
+            if hit.peer != id && !(engine.snapshot.has_detours() && is_owner(engine)) =>
+        {
+            return Err(DropReason::InnerSource);
+        }
         Some((slot, hit)) if hit.passes(OpenedBy::Remote, look.is_opening()) => slot,
         Some(_) | None => {
             if !is_owner(engine) {

@@ -23,7 +23,7 @@ use patronus_packet::{Door, FrameBuf, Prefix, TunFrame, UdpFrame, UplinkId};
 use patronus_tunnel::{Identity, PrivateKey, WallClock, WorkerId};
 
 use crate::snapshot::PeerStats;
-use crate::{Engine, Event, Handoff, LaneSpec, PathsConfig, PeerId, PeerSpec, Policy};
+use crate::{Engine, Event, Handoff, LaneSpec, PathsConfig, PeerId, PeerSpec, Policy, Unreachable};
 
 pub use dice::Dice;
 pub use paths::Uplink;
@@ -135,6 +135,7 @@ impl Net {
             paths: PathsConfig::default(),
             specs: BTreeMap::new(),
             policy: None,
+            unreachable: Vec::new(),
             generation: 1,
             options,
             own_captured: 0,
@@ -232,6 +233,12 @@ impl Net {
     /// Puts policy in force at a site, or none.
     pub fn set_policy(&mut self, site: SiteId, policy: Option<Policy>) {
         self.sites[site.0].policy = policy;
+        self.reload(site);
+    }
+
+    /// Says which prefixes behind a site's peers do not answer and are to take a detour.
+    pub fn set_unreachable(&mut self, site: SiteId, unreachable: Vec<Unreachable>) {
+        self.sites[site.0].unreachable = unreachable;
         self.reload(site);
     }
 

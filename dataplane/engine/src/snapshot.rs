@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use patronus_packet::{Door, Endpoint, Prefix, UplinkId};
+use patronus_packet::parse::{ICMP, ICMPV6};
+use patronus_packet::{Door, Endpoint, FlowKey, Prefix, UplinkId};
 use patronus_path::PathSpec;
 use patronus_policy::PolicyTable;
 use patronus_tunnel::lanes::Lane;
@@ -218,6 +219,26 @@ pub enum Refusal {
     Reject,
 }
 
+/// A prefix behind a peer that does not answer, and whose packets are to go to another peer as long as it does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreachable {
+    /// Its owner.
+    pub peer: PeerId,
+    /// One of the owner's allowed IPs.
+    pub prefix: Prefix,
+    /// Who is asked whether it answers again: pings to these go to the owner.
+    pub probes: Vec<IpAddr>,
+}
+
+/// Where packets go instead while prefixes do not answer.
+#[derive(Debug)]
+struct Detours {
+    routes: AllowedIps<PeerId>,
+    /// Prefixes that go elsewhere, and to whom.
+    moved: Vec<(Prefix, PeerId)>,
+    probes: Vec<IpAddr>,
+}
+
 /// One whole configuration of the dataplane.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -230,6 +251,8 @@ pub struct Snapshot {
     peers: Vec<Option<Arc<PeerSpec>>>,
     by_key: HashMap<PublicKey, PeerId>,
     routes: AllowedIps<PeerId>,
+    /// `None` where every packet goes to the owner of its destination.
+    detours: Option<Detours>,
     /// One per worker; empty where lanes are off.
     lane_identities: Vec<Arc<Identity>>,
     by_lane_key: HashMap<PublicKey, PeerId>,
@@ -273,6 +296,7 @@ impl Snapshot {
             peers,
             by_key,
             routes,
+            detours: None,
             lane_identities: Vec::new(),
             by_lane_key,
         }
@@ -283,6 +307,44 @@ impl Snapshot {
     pub fn with_lanes(mut self, identities: Vec<Arc<Identity>>) -> Self {
         self.lane_identities = identities;
         self
+    }
+
+    /// Leads packets for prefixes that do not answer to the peer whose allowed IP covers the prefix next, and which
+    /// answers itself. Where there is none, they go to the owner as ever.
+    #[must_use]
+    pub fn with_unreachable(mut self, unreachable: &[Unreachable]) -> Self {
+        let is_out = |id: PeerId, prefix: &Prefix| {
+            unreachable
+                .iter()
+                .any(|it| (it.peer, it.prefix) == (id, *prefix))
+        };
+        let mut routes = self.routes.clone();
+        let mut moved = Vec::new();
+        for out in unreachable.iter().filter(|out| self.owns(out)) {
+            let all = self.peers().flat_map(|spec| {
+                let prefixes = spec.allowed_ips.iter();
+                prefixes.map(|prefix| (spec.id, *prefix))
+            });
+            let others = all.filter(|(id, prefix)| {
+                *id != out.peer && covers(prefix, &out.prefix) && !is_out(*id, prefix)
+            });
+            if let Some((next, _)) = others.max_by_key(|(_, prefix)| prefix.prefix_len()) {
+                routes.insert(out.prefix, next);
+                moved.push((out.prefix, next));
+            }
+        }
+        let probes = unreachable.iter().flat_map(|it| &it.probes);
+        self.detours = (!moved.is_empty()).then(|| Detours {
+            routes,
+            moved,
+            probes: probes.copied().collect(),
+        });
+        self
+    }
+
+    fn owns(&self, out: &Unreachable) -> bool {
+        let spec = self.peer(out.peer);
+        spec.is_some_and(|spec| spec.allowed_ips.contains(&out.prefix))
     }
 
     /// Puts policy in force; without one every connection may pass.
@@ -371,6 +433,51 @@ impl Snapshot {
     pub fn route(&self, addr: IpAddr) -> Option<PeerId> {
         self.routes.lookup(addr)
     }
+
+    /// The peer to which packets of a flow go, `key` from local to remote: the owner of the destination, or another one
+    /// while that prefix does not answer.
+    #[inline]
+    pub fn next_hop(&self, key: &FlowKey) -> Option<PeerId> {
+        match &self.detours {
+            None => self.route(key.dst),
+            Some(detours) => {
+                let is_probe =
+                    matches!(key.protocol, ICMP | ICMPV6) && detours.probes.contains(&key.dst);
+                match is_probe {
+                    true => self.route(key.dst),
+                    false => detours.routes.lookup(key.dst),
+                }
+            }
+        }
+    }
+
+    /// Whether a peer may send from an inner address: it owns it, or packets to it go there at the moment.
+    #[inline]
+    pub fn may_send(&self, id: PeerId, addr: IpAddr) -> bool {
+        self.route(addr) == Some(id)
+            || self
+                .detours
+                .as_ref()
+                .is_some_and(|detours| detours.routes.lookup(addr) == Some(id))
+    }
+
+    /// Whether packets go elsewhere than to the owner anywhere.
+    #[inline]
+    pub fn has_detours(&self) -> bool {
+        self.detours.is_some()
+    }
+
+    /// The peer that has the packets for an allowed IP of another one at the moment.
+    pub fn detour_of(&self, prefix: &Prefix) -> Option<PeerId> {
+        let moved = self.detours.iter().flat_map(|detours| &detours.moved);
+        let mut found = moved.filter(|(it, _)| it == prefix);
+        found.next().map(|(_, next)| *next)
+    }
+}
+
+/// Whether all of `inner` is in `outer`.
+fn covers(outer: &Prefix, inner: &Prefix) -> bool {
+    outer.prefix_len() <= inner.prefix_len() && outer.contains(inner.addr())
 }
 
 #[cfg(test)]

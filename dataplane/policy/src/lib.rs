@@ -32,6 +32,7 @@ mod ports;
 mod row;
 mod row_build;
 mod row_patch;
+mod selector_text;
 mod suggest;
 mod table;
 mod verdict;
@@ -44,5 +45,6 @@ pub use explain::{
 };
 pub use ids::RuleId;
 pub use row::{AnyPolicy, Layer};
+pub use selector_text::SelectorError;
 pub use table::{PolicyTable, RuleEntry, Stats};
 pub use verdict::{Audit, Cause, Direction, Verdict};

@@ -1,8 +1,8 @@
 //! `patronus paths`.
 
-use patronus_api::{PathView, PathsResponse, PeerPathsView};
+use patronus_api::{GradeView, PathView, PathsResponse, PeerPathsView, ViaStateView, ViaView};
 
-use super::words::{age, bandwidth, mbit, number, state, worse};
+use super::words::{age, bandwidth, mbit, number, sign, state, worse};
 use super::{DONE, PathsArgs};
 use crate::print;
 
@@ -36,7 +36,7 @@ fn of_peer(peer: &PeerPathsView, ascii: bool) -> String {
             "{}: no paths, its endpoint is not known, or it never answered",
             peer.peer
         );
-        return print::wrapped(&line, 4);
+        return print::wrapped(&line, 4) + &vias(peer, ascii);
     }
     let up = peer.paths.iter().filter(|it| it.state.is_usable()).count();
     let mut head = format!("{}: {up} of {} up", peer.peer, paths(peer.paths.len()));
@@ -51,7 +51,28 @@ fn of_peer(peer: &PeerPathsView, ascii: bool) -> String {
     for path in &peer.paths {
         text += &of_path(peer, path, ascii);
     }
-    text
+    text + &vias(peer, ascii)
+}
+
+/// The prefixes behind a peer that are asked whether they answer, a line each.
+fn vias(peer: &PeerPathsView, ascii: bool) -> String {
+    let lines = peer.vias.iter();
+    lines.map(|it| print::wrapped(&via(it, ascii), 5)).collect()
+}
+
+fn via(of: &ViaView, ascii: bool) -> String {
+    let grade = match of.state {
+        ViaStateView::Reachable => GradeView::Good,
+        ViaStateView::Unknown => GradeView::Warning,
+        ViaStateView::Unreachable => GradeView::Bad,
+    };
+    let mut line = format!("   {} {} {}", sign(Some(grade), ascii), of.prefix, of.text);
+    match (&of.detour, of.state) {
+        (Some(peer), _) => line += &format!("; its packets go to {peer}"),
+        (None, ViaStateView::Unreachable) => line += "; its packets are sent all the same",
+        (None, ViaStateView::Reachable | ViaStateView::Unknown) => {}
+    }
+    line
 }
 
 fn of_path(peer: &PeerPathsView, path: &PathView, ascii: bool) -> String {
@@ -233,6 +254,7 @@ pub mod tests {
             prober_starved: Some(0),
             paths,
             routes,
+            vias: Vec::new(),
         }
     }
 
@@ -318,6 +340,45 @@ branch: 1 of 1 path up
             "{text}"
         );
         assert_eq!(told(Vec::new(), false), "this site has no peers\n");
+    }
+
+    #[test]
+    fn prefixes_that_are_asked_stand_below_the_paths() {
+        let of = |prefix: &str, state, text: &str, detour: Option<&str>| ViaView {
+            prefix: prefix.to_owned(),
+            state,
+            text: text.to_owned(),
+            state_age_s: 12.0,
+            answer_age_s: Some(12.0),
+            probes: vec!["10.2.0.10".parse().unwrap()],
+            interval_ms: 1000,
+            misses: 5,
+            detour: detour.map(str::to_owned),
+        };
+        let mut site = peer(Vec::new(), Vec::new());
+        let out = "does not answer for 12 s: asks 10.2.0.10";
+        site.vias = vec![
+            of("10.1.0.0/16", ViaStateView::Reachable, "answers", None),
+            of("10.2.0.0/16", ViaStateView::Unreachable, out, None),
+            of("10.3.0.0/16", ViaStateView::Unreachable, out, Some("hub")),
+            of(
+                "10.4.0.0/16",
+                ViaStateView::Unknown,
+                "never answered: asks 10.4.0.1",
+                None,
+            ),
+        ];
+        assert_eq!(
+            told(vec![site], true),
+            "\
+branch: no paths, its endpoint is not known, or it never answered
+   * 10.1.0.0/16 answers
+   x 10.2.0.0/16 does not answer for 12 s: asks 10.2.0.10; its packets are sent
+     all the same
+   x 10.3.0.0/16 does not answer for 12 s: asks 10.2.0.10; its packets go to hub
+   ! 10.4.0.0/16 never answered: asks 10.4.0.1
+"
+        );
     }
 
     #[test]

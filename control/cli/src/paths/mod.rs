@@ -177,7 +177,8 @@ pub struct EventsArgs {
     /// Only of this peer: its name or its public key
     #[arg(long, value_name = "PEER")]
     peer: Option<String>,
-    /// Only these kinds: decision, state, moved, uplink, command, handshake, endpoint, lanes
+    /// Only these kinds: decision, state, moved, uplink, command, handshake, endpoint, lanes,
+    /// via
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kind: Vec<String>,
     #[command(flatten)]

@@ -39,6 +39,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::path_desk::PathDesk;
 use crate::policy::PolicyInForce;
 use crate::socket_file::{Purpose, SocketFile, SocketFileError};
+use crate::via::ViaPlan;
 use answers::Refused;
 
 /// Connections served at once.
@@ -75,6 +76,8 @@ pub struct Live {
     pub keep_established: bool,
     /// What becomes of denied packets.
     pub refusal: Refusal,
+    /// Which prefixes behind peers are asked whether they answer.
+    pub via: ViaPlan,
 }
 
 impl Live {
@@ -370,7 +373,8 @@ type Shared = State<Arc<ApiState>>;
 async fn get_status(State(state): Shared) -> Result<Response, Refused> {
     answer(state, |state| {
         let now = Instant::now();
-        Ok(views::status(&state.live(), state.flow_tables.len(), now))
+        let (live, workers) = (state.live(), state.flow_tables.len());
+        Ok(views::status(&live, &state.desk, workers, now))
     })
     .await
 }

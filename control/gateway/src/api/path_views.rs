@@ -1,8 +1,10 @@
 //! Paths as answers tell them: numbers in the units of people, and why a class does not use a path.
 
+use std::time::Instant;
+
 use patronus_api::{
     BandwidthView, BoundsView, ClassRouteView, ClassView, LossView, PathView, PathsResponse,
-    PeerPathsView, StandingView, UtilitiesView,
+    PeerPathsView, StandingView, UtilitiesView, ViaStateView, ViaView,
 };
 use patronus_config::KeyText;
 use patronus_engine::{PathStatus, PeerSpec, Snapshot};
@@ -16,6 +18,7 @@ use patronus_path::{
 use super::Live;
 use crate::path_desk::{PathDesk, Pins, path_name, uplink_name};
 use crate::path_events::{reason_name, rounded, state_view, words};
+use crate::via::{Check, ViaState};
 
 /// The paths to these peers.
 pub fn paths(live: &Live, desk: &PathDesk, specs: &[&PeerSpec]) -> PathsResponse {
@@ -37,6 +40,30 @@ fn peer(live: &Live, desk: &PathDesk, spec: &PeerSpec) -> PeerPathsView {
         prober_starved: Some(desk.workers().starved(spec)),
         paths: all.paths.iter().map(|it| path(live, &all, it)).collect(),
         routes: all.routes(),
+        vias: desk.vias(spec).iter().map(|it| via(live, it)).collect(),
+    }
+}
+
+fn via(live: &Live, check: &Check) -> ViaView {
+    let now = Instant::now();
+    let age = |at: Instant| rounded(Some(now.saturating_duration_since(at).as_secs_f64()));
+    let prefix = check.via.prefix;
+    let detour = live.snapshot.detour_of(&prefix);
+    let detour = detour.map(|id| live.name_of_id(id));
+    ViaView {
+        prefix: prefix.to_string(),
+        state: match check.state {
+            ViaState::Unknown => ViaStateView::Unknown,
+            ViaState::Reachable => ViaStateView::Reachable,
+            ViaState::Unreachable => ViaStateView::Unreachable,
+        },
+        text: check.text(now),
+        state_age_s: age(check.since).unwrap_or_default(),
+        answer_age_s: check.answered_at.and_then(age),
+        probes: check.via.probes.clone(),
+        interval_ms: u64::try_from(check.via.interval.as_millis()).unwrap_or(u64::MAX),
+        misses: check.via.misses,
+        detour,
     }
 }
 
@@ -209,6 +236,9 @@ pub fn class_configs(snapshot: &Snapshot) -> impl Iterator<Item = &ClassConfig> 
 
 fn class(live: &Live, at: usize, config: &ClassConfig) -> ClassView {
     let snapshot = &live.snapshot;
+    let table = &snapshot.paths().classes;
+    let id = ClassId(at as u8);
+    let asks = table.rules.iter().any(|it| it.class == id && it.pods);
     let prefer = config.prefer.iter();
     ClassView {
         name: config.name.clone(),
@@ -226,6 +256,7 @@ fn class(live: &Live, at: usize, config: &ClassConfig) -> ClassView {
         prefer: prefer
             .map(|uplink| uplink_name(snapshot, UplinkId(*uplink)))
             .collect(),
+        pod_addrs: asks.then(|| table.pods.count(id)),
     }
 }
 

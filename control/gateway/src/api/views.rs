@@ -19,12 +19,13 @@ use patronus_policy::{
 
 use super::answers::Refused;
 use super::{Live, RuleHits};
+use crate::path_desk::PathDesk;
 use crate::policy::{LoadReport, Objects, PolicyInForce};
 
 /// A session older than this carries nothing (WireGuard's `REJECT_AFTER_TIME`).
 const SESSION_LIFE: Duration = Duration::from_secs(180);
 
-pub fn status(live: &Live, workers: usize, now: Instant) -> StatusResponse {
+pub fn status(live: &Live, desk: &PathDesk, workers: usize, now: Instant) -> StatusResponse {
     let since_epoch = now.saturating_duration_since(live.snapshot.epoch());
     let is_up = |at: Duration| since_epoch.saturating_sub(at) <= SESSION_LIFE;
     let handshakes = live
@@ -47,6 +48,7 @@ pub fn status(live: &Live, workers: usize, now: Instant) -> StatusResponse {
         has_policy: live.policy.has_policy,
         policy_generation: live.policy.table.generation(),
         policy_objects,
+        unreachable: desk.unreachable(),
     }
 }
 

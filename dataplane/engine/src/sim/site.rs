@@ -11,7 +11,7 @@ use patronus_tunnel::{Identity, WorkerId};
 
 use crate::{
     Counters, Engine, EngineConfig, Event, Generation, PathsConfig, PeerId, PeerSpec, Policy,
-    Snapshot,
+    Snapshot, Unreachable,
 };
 
 /// What a site is made of.
@@ -84,6 +84,7 @@ pub struct Site {
     pub(super) paths: PathsConfig,
     pub(super) specs: BTreeMap<PeerId, PeerSpec>,
     pub(super) policy: Option<Policy>,
+    pub(super) unreachable: Vec<Unreachable>,
     pub(super) generation: u64,
     pub(super) options: SiteOptions,
     pub(super) own_captured: u64,
@@ -222,6 +223,7 @@ impl Site {
             specs,
         )
         .with_policy(self.policy.clone())
+        .with_unreachable(&self.unreachable)
         .with_paths(self.paths.clone());
         Arc::new(match self.options.lanes {
             true => snapshot.with_lanes(self.lane_identities.clone()),

@@ -3,6 +3,7 @@
 use patronus_tunnel::WorkerId;
 
 use super::*;
+use crate::Unreachable;
 use crate::sim::peer_id;
 
 const C: SiteId = SiteId(2);
@@ -259,4 +260,111 @@ fn traffic_of_both_directions_is_counted_in_one_flow() {
     );
     let stats = &net.site(A).spec(peer_id(B)).stats;
     assert!(stats.rx_bytes() > 0 && stats.tx_bytes() > 0);
+}
+
+/// A prefix of C at the hub A that does not answer; one host of it is asked for.
+fn out_of_c(prefix: &str) -> Unreachable {
+    Unreachable {
+        peer: peer_id(C),
+        prefix: prefix.parse().unwrap(),
+        probes: vec![IpAddr::from([10, 1, 5, 10])],
+    }
+}
+
+/// Sends a packet of the hub and tells which spoke has it.
+#[track_caller]
+fn spoke_of(net: &mut Net, packet: &Packet) -> SiteId {
+    let packet = packet.build();
+    net.take_delivered(B);
+    net.take_delivered(C);
+    net.send(A, 0, &packet);
+    net.run_for(ROUND);
+    let came = [B, C].map(|site| net.take_delivered(site).contains(&packet));
+    match came {
+        [true, false] => B,
+        [false, true] => C,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn to_host(dst: [u8; 4], protocol: u8) -> Packet {
+    Packet {
+        dst: dst.into(),
+        protocol,
+        ..Packet::udp(A, C, &payload(1, 20))
+    }
+}
+
+#[test]
+fn a_prefix_that_does_not_answer_goes_to_the_owner_of_the_next_larger_one_until_it_does() {
+    for workers in 1..=2 {
+        let mut net = hub(0xd7, workers);
+        let flow = to_host([10, 1, 5, 9], UDP);
+        let elsewhere = to_host([10, 2, 0, 9], UDP);
+        assert_eq!(spoke_of(&mut net, &flow), C);
+        net.set_unreachable(A, vec![out_of_c("10.1.5.0/24")]);
+        // The flow that is there moves with its next packet, and nothing else does.
+        assert_eq!(spoke_of(&mut net, &flow), B);
+        assert_eq!(spoke_of(&mut net, &elsewhere), C);
+        // The question whether it answers again has to go where the answer is, all else does not.
+        assert_eq!(spoke_of(&mut net, &to_host([10, 1, 5, 10], UDP)), B);
+        let ping = Packet {
+            ports: (0x0800, 0),
+            ..to_host([10, 1, 5, 10], patronus_packet::parse::ICMP)
+        };
+        assert_eq!(spoke_of(&mut net, &ping), C);
+        // Answers are taken from both, and leave the flow where it is.
+        let drops = drops_during(&mut net, A, |net| {
+            net.take_delivered(A);
+            for (site, number) in [(B, 1), (C, 2)] {
+                let answer = Packet {
+                    src: flow.dst,
+                    dst: flow.src,
+                    ports: (flow.ports.1, flow.ports.0),
+                    ..Packet::udp(site, A, &payload(number, 10))
+                };
+                net.send(site, 0, &answer.build());
+                net.run_for(ROUND);
+            }
+            assert_eq!(net.take_delivered(A).len(), 2);
+        });
+        assert_eq!(drops, []);
+        assert_eq!(spoke_of(&mut net, &flow), B);
+        // Still nobody may send from what is not theirs.
+        let drops = drops_during(&mut net, A, |net| {
+            net.send(B, 0, &from_host(B, [10, 2, 0, 1], 3));
+            net.run_for(ROUND);
+        });
+        assert_eq!(drops, [(DropReason::InnerSource, 1)]);
+        net.set_unreachable(A, Vec::new());
+        assert_eq!(spoke_of(&mut net, &flow), C);
+        let drops = drops_during(&mut net, A, |net| {
+            net.send(B, 0, &from_host(B, [10, 1, 5, 1], 4));
+            net.run_for(ROUND);
+        });
+        assert_eq!(drops, [(DropReason::InnerSource, 1)]);
+    }
+}
+
+#[test]
+fn what_has_no_other_way_is_sent_as_ever() {
+    let mut net = hub(0xd8, 1);
+    // No peer has more than this one, and one that does not answer itself is no way either.
+    let b = Unreachable {
+        peer: peer_id(B),
+        prefix: "10.1.0.0/16".parse().unwrap(),
+        probes: Vec::new(),
+    };
+    // A prefix that the peer does not own says nothing.
+    let unowned = out_of_c("10.1.0.0/16");
+    for unreachable in [
+        vec![out_of_c("10.2.0.0/16")],
+        vec![out_of_c("10.1.5.0/24"), b],
+        vec![unowned],
+    ] {
+        net.set_unreachable(A, unreachable);
+        assert_eq!(spoke_of(&mut net, &to_host([10, 1, 5, 9], UDP)), C);
+        assert_eq!(spoke_of(&mut net, &to_host([10, 2, 0, 9], UDP)), C);
+        assert_eq!(spoke_of(&mut net, &to_host([10, 1, 6, 9], UDP)), B);
+    }
 }

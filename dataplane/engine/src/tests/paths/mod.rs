@@ -3,6 +3,7 @@
 mod choice;
 mod faults;
 mod idle;
+mod labels;
 mod lanes;
 mod narrow;
 mod random;
@@ -92,6 +93,7 @@ fn classes(protect: bool) -> ClassTable {
         ],
         rules: vec![by_dscp(REALTIME, EF), by_dscp(BULK, CS1)],
         default: DEFAULT,
+        ..ClassTable::default()
     }
 }
 
