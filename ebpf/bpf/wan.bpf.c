@@ -200,13 +200,13 @@ enum {
 	/* UDP_GRO joins at most 64, UDP_SEGMENT sends at most 128 datagrams (UDP_MAX_SEGMENTS). */
 	SEGMENTS_MAX = 128,
 	LIMIT_TRIES = 4,
+	WALK_INITIATIONS = 0xffff,
+	WALK_GOOD = 0x10000,
 };
 
-INLINE long slow_load(const struct packet *packet, u32 at, void *to, u32 len)
+INLINE long slow_load(void *ctx, enum hook hook, u32 at, void *to, u32 len)
 {
-	if (packet->hook == HOOK_XDP || packet->hook == HOOK_XDP_GENERIC)
-		return xdp_load(packet->ctx, at, to, len);
-	return skb_load(packet->ctx, at, to, len);
+	return hook == HOOK_XDP || hook == HOOK_XDP_GENERIC ? xdp_load(ctx, at, to, len) : skb_load(ctx, at, to, len);
 }
 
 /* Copies what lies at `at` to `*to`; 0, or not 0 where the frame ends before. Headers are in the first piece of a
@@ -218,7 +218,7 @@ INLINE long slow_load(const struct packet *packet, u32 at, void *to, u32 len)
 		if (from + sizeof(*(to)) <= (packet)->data_end)                                                        \
 			*(to) = *(__typeof__(to))from;                                                                 \
 		else                                                                                                   \
-			failed = slow_load(packet, at, to, sizeof(*(to)));                                             \
+			failed = slow_load((packet)->ctx, (packet)->hook, at, to, sizeof(*(to)));                                           \
 		failed;                                                                                                \
 	})
 
@@ -230,7 +230,7 @@ INLINE int is_ours(u16 port)
 }
 
 /* What one datagram is: `kind` are its first four bytes, it lies at `at`. */
-INLINE u32 datagram_reason(const struct packet *packet, const struct wan_config *config, u32 kind, u32 at, u32 len)
+INLINE u32 datagram_reason(void *ctx, enum hook hook, u32 flags, u32 kind, u32 at, u32 len)
 {
 	u32 receiver, reason, receiver_at = 4;
 	if (kind == 1)
@@ -252,9 +252,9 @@ INLINE u32 datagram_reason(const struct packet *packet, const struct wan_config 
 	} else {
 		return WAN_DROP_TYPE;
 	}
-	if (!(config->flags & WAN_USES_RECEIVERS))
+	if (!(flags & WAN_USES_RECEIVERS))
 		return reason;
-	if (slow_load(packet, at + receiver_at, &receiver, sizeof(receiver)))
+	if (slow_load(ctx, hook, at + receiver_at, &receiver, sizeof(receiver)))
 		return reason;
 	receiver >>= 8;
 	return map_lookup(&WAN_RECEIVERS, &receiver) ? reason : WAN_DROP_RECEIVER;
@@ -264,6 +264,40 @@ INLINE u32 datagram_reason(const struct packet *packet, const struct wan_config 
 INLINE u32 fixed_len(u32 kind)
 {
 	return kind == 1 ? INITIATION_LEN : kind == 2 ? RESPONSE_LEN : kind == 3 ? COOKIE_LEN : 0;
+}
+
+/* Looks at every datagram of a train: how many initiations there are, and whether anything good. Functions of their
+ * own, and without a branch on what they found, so that the verifier need not follow every train there can be. */
+INLINE u32 walk(void *ctx, enum hook hook, u32 at, u32 len, u32 segment_len, u32 flags)
+{
+	u32 done = 0, found = 0;
+	for (u32 i = 0; i < SEGMENTS_MAX; i++) {
+		u32 kind = 0, left = len - done;
+		if (left > segment_len)
+			left = segment_len;
+		if (left >= sizeof(kind))
+			slow_load(ctx, hook, at + done, &kind, sizeof(kind));
+		u32 reason = datagram_reason(ctx, hook, flags, kind, at + done, left);
+		if (reason < WAN_DROP_FIRST)
+			found |= WALK_GOOD;
+		if (reason == WAN_PASS_INITIATION)
+			found++;
+		done += left;
+		if (done >= len)
+			return found;
+	}
+	/* Longer than any train there is. */
+	return found | WALK_GOOD;
+}
+
+__attribute__((noinline)) u32 wan_walk_xdp(struct xdp_md *ctx, u32 at, u32 len, u32 segment_len, u32 flags)
+{
+	return walk(ctx, HOOK_XDP_GENERIC, at, len, segment_len, flags);
+}
+
+__attribute__((noinline)) u32 wan_walk_tc(struct __sk_buff *ctx, u32 at, u32 len, u32 segment_len, u32 flags)
+{
+	return walk(ctx, HOOK_TC, at, len, segment_len, flags);
 }
 
 /* Generic cell rate algorithm (ITU-T I.371) without a lock: a prefix has one number, and whoever exchanges it first is
@@ -391,30 +425,18 @@ INLINE u32 judge(const struct packet *packet, const struct wan_config *config)
 		if (fixed && len % fixed == 0 && len)
 			segment_len = fixed;
 	}
-	reason = datagram_reason(packet, config, kind, at, segment_len);
+	reason = datagram_reason(packet->ctx, packet->hook, config->flags, kind, at, segment_len);
 	initiations = reason == WAN_PASS_INITIATION;
 	if (segment_len < len) {
 		u32 last_len = len % segment_len;
 		/* One good datagram keeps a train, or whoever joins his junk to a peer's train drops the peer's. And every
 		 * initiation counts, or they would hide behind the first datagram. */
 		if (reason >= WAN_DROP_FIRST || segment_len == INITIATION_LEN || last_len == INITIATION_LEN) {
-			u32 done = 0;
-			int good = 0;
-			initiations = 0;
-			for (u32 i = 0; i < SEGMENTS_MAX; i++) {
-				u32 one = 0, left = len - done;
-				if (left > segment_len)
-					left = segment_len;
-				if (left >= sizeof(one) && slow_load(packet, at + done, &one, sizeof(one)))
-					return WAN_PASS_OTHER;
-				u32 other = datagram_reason(packet, config, one, at + done, left);
-				good |= other < WAN_DROP_FIRST;
-				initiations += other == WAN_PASS_INITIATION;
-				done += left;
-				if (done >= len)
-					break;
-			}
-			if (reason >= WAN_DROP_FIRST && (good || done < len))
+			u32 found = packet->hook == HOOK_XDP_GENERIC
+					    ? wan_walk_xdp(packet->ctx, at, len, segment_len, config->flags)
+					    : wan_walk_tc(packet->ctx, at, len, segment_len, config->flags);
+			initiations = found & WALK_INITIATIONS;
+			if (reason >= WAN_DROP_FIRST && found & WALK_GOOD)
 				reason = WAN_PASS_MIXED;
 		}
 	}
