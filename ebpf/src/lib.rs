@@ -12,6 +12,7 @@ mod attach;
 mod classify;
 mod hook;
 mod interface;
+pub mod lan;
 mod load;
 mod netlink;
 pub mod objects;

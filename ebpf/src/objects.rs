@@ -3,3 +3,7 @@
 /// `bpf/wan.bpf.c`: the WAN side.
 pub static WAN: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wan.o"));
+
+/// `bpf/lan.bpf.c`: the LAN side.
+pub static LAN: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/lan.o"));

@@ -16,6 +16,7 @@ mod path_events;
 mod path_log;
 mod paths;
 mod policy;
+pub mod prefilter;
 mod registry;
 mod report;
 mod socket_file;

@@ -1,0 +1,3 @@
+//! The pre-filter in this gateway.
+
+pub mod lan_tables;
