@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::prefilter::PrefilterSummary;
+
 /// Every answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
@@ -38,6 +40,9 @@ pub struct StatusResponse {
     pub policy_generation: u64,
     /// Objects of the policy in force, by kind.
     pub policy_objects: BTreeMap<String, usize>,
+    /// The pre-filter; absent where the daemon tells none.
+    #[serde(default)]
+    pub prefilter: Option<PrefilterSummary>,
 }
 
 /// `GET /v1/policy`

@@ -9,6 +9,7 @@ mod lab_bench;
 mod lab_report;
 mod paths;
 mod policy;
+mod prefilter;
 mod print;
 mod replay;
 mod status;
@@ -63,6 +64,9 @@ enum Verb {
     /// Decide again what a gateway decided about its paths, from a recorded trace
     #[command(after_help = replay::HELP)]
     Replay(replay::ReplayArgs),
+    /// Look at what is thrown away in the kernel, attach and detach it
+    #[command(subcommand)]
+    Prefilter(prefilter::PrefilterVerb),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),

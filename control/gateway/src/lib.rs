@@ -15,6 +15,7 @@ mod path_events;
 mod path_log;
 mod paths;
 mod policy;
+mod prefilter;
 mod registry;
 mod report;
 mod socket_file;
