@@ -3,3 +3,7 @@
 /// `bpf/wan.bpf.c`: the WAN side.
 pub static WAN: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wan.o"));
+
+/// `bpf/generator.bpf.c`: floods for benchmarks.
+pub static GENERATOR: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/generator.o"));

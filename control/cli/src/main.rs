@@ -10,6 +10,7 @@ mod lab_report;
 mod paths;
 mod policy;
 mod prefilter;
+mod prefilter_report;
 mod print;
 mod replay;
 mod status;
@@ -170,6 +171,8 @@ enum BenchVerb {
     Handshakes(lab_bench::HandshakesArgs),
     /// How long traffic between two sites with two uplinks stops when something breaks
     Failover(lab_bench::FailoverArgs),
+    /// What the pre-filter costs, drops and keeps for an established peer during floods
+    Prefilter(lab_bench::PrefilterArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }

@@ -66,6 +66,7 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Throughput(args) => lab_bench::throughput(args),
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
         BenchVerb::Failover(args) => lab_bench::failover(args),
+        BenchVerb::Prefilter(args) => lab_bench::prefilter(args),
         BenchVerb::Compare(args) => compare(args),
     }
 }
