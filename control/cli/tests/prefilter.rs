@@ -135,6 +135,13 @@ fn junk_is_dropped_before_the_gateway_and_reloads_leave_no_gap() {
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         flood.join().unwrap();
     });
+    // The last of these checks receivers, as soon as the workers have had time for the configuration.
+    let mut stray = [0x5a; 64];
+    stray[..4].copy_from_slice(&[4, 0, 0, 0]);
+    until("a receiver that is nobody's is dropped", || {
+        attacker.send(&stray).unwrap();
+        count(&pair.place_one, "drop_receiver") > 0
+    });
     pair.reach();
     assert!(!pair.one.log().contains("ERROR"), "{}", pair.one.log());
     let raw = {

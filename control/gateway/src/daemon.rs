@@ -109,6 +109,8 @@ struct Daemon {
     port: u16,
     /// All UDP ports, `port` among them.
     ports: Vec<u16>,
+    /// When the workers got their last configuration.
+    published_at: Instant,
     mark: Option<u32>,
     offload: OffloadReport,
     status: StatusLine,
@@ -270,6 +272,7 @@ impl Daemon {
             prefilter,
             port: uplinks.port,
             ports,
+            published_at: Instant::now(),
             mark,
             offload,
             status: StatusLine::new(epoch),
@@ -349,6 +352,7 @@ impl Daemon {
                     self.check_interface()?;
                     self.retry_uplinks();
                     self.prefilter.look(None);
+                    self.learn_receivers();
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
                         // In case a message of netlink was lost.
@@ -413,6 +417,7 @@ impl Daemon {
 
     fn publish(&mut self) {
         let snapshot = self.registry.compile();
+        self.forget_receivers();
         self.exchange.publish(snapshot.clone());
         let in_force = self.in_force.clone();
         self.api_state

@@ -1,6 +1,7 @@
 //! The daemon's part in the pre-filter: it tells it of configuration, of ports and of interfaces.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use patronus_config::Peer;
 
@@ -31,13 +32,36 @@ impl Daemon {
     /// Interfaces or routes may have changed.
     pub(super) async fn look_at_prefilter(&mut self) {
         let interfaces = self.interfaces_out().await;
-        self.prefilter.look(Some(interfaces));
+        let guarded = self.prefilter.look(Some(interfaces));
+        self.uplinks.accompany(guarded);
     }
 
     /// Ports or peers may have changed.
     pub(super) fn readdress_prefilter(&self) {
         self.prefilter
             .readdress(self.ports.clone(), self.peer_addresses());
+    }
+
+    /// Configuration went to the workers: which receivers they will hand out is not known for a moment.
+    pub(super) fn forget_receivers(&mut self) {
+        self.prefilter.know_receivers(None);
+        self.published_at = Instant::now();
+    }
+
+    /// Once the workers had time to take what was published, what they hand out stays the same until the next time.
+    pub(super) fn learn_receivers(&self) {
+        if !self.prefilter.checks_receivers() || self.published_at.elapsed() < SETTLED_AFTER {
+            return;
+        }
+        let live = self.api_state.live();
+        let indices = live.snapshot.peers().map(|spec| spec.indices());
+        // A tunnel that is not made yet gets its index any moment.
+        let known = indices.collect::<Option<Vec<_>>>().map(|indices| {
+            let mut all = indices.concat();
+            all.sort_unstable();
+            all
+        });
+        self.prefilter.know_receivers(known);
     }
 
     async fn interfaces_out(&mut self) -> Vec<String> {
@@ -57,3 +81,6 @@ impl Daemon {
         addrs
     }
 }
+
+/// Workers take a configuration between two batches: within milliseconds, unless they are kept from their cores.
+const SETTLED_AFTER: Duration = Duration::from_secs(3);

@@ -115,13 +115,22 @@ impl Prefilter {
         inner.reconcile();
     }
 
-    /// Looks which interfaces there are: some may have come, gone, or come back as others of the same name.
-    pub fn look(&self, interfaces: Option<Vec<String>>) {
+    /// Looks which interfaces there are: some may have come, gone, or come back as others of the same name. With
+    /// `interfaces`, these lead out by now; one that did before and is still there stays guarded, for routes come back.
+    /// Which are guarded.
+    pub fn look(&self, interfaces: Option<Vec<String>>) -> Vec<String> {
         let mut inner = self.lock();
-        if let Some(interfaces) = interfaces {
+        if let Some(mut interfaces) = interfaces {
+            let guarded = inner.guarded.iter();
+            let kept = guarded.filter(|(name, it)| {
+                it.attachment.is_some() && !interfaces.contains(name) && index_of(name).is_some()
+            });
+            let kept: Vec<String> = kept.map(|(name, _)| name.clone()).collect();
+            interfaces.extend(kept);
             inner.wanted.interfaces = interfaces;
         }
         inner.reconcile();
+        inner.guarded.keys().cloned().collect()
     }
 
     /// The gateway receives on other ports from here on, or its peers have other addresses.

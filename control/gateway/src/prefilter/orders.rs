@@ -79,6 +79,7 @@ impl Inner {
                 guarded.order = order;
             }
         }
+        self.load();
         self.reconcile();
         let field = if request.hook.is_some() {
             "hook"
