@@ -105,7 +105,7 @@ pub fn prefilter(options: &PrefilterOptions) -> Result<PrefilterReport> {
             seconds,
             costs: cost::costs(trials, repeat, conduct)?,
             drops: drops::drops(trials, conduct)?,
-            carried: gateways::carried(&program, trials, conduct)?,
+            carried: gateways::carried(&program, options, trials, conduct)?,
             floods: gateways::floods(&program, options, trials, conduct)?,
             failovers: gateways::failovers(&program, options, trials, conduct)?,
         })

@@ -82,11 +82,18 @@ pub struct FailoverRow {
 }
 
 /// What two gateways carry with the filter at each hook, in alternating rounds.
-pub fn carried(program: &Program, rounds: usize, conduct: Conduct<'_>) -> Result<Vec<Carried>> {
-    let mut rows = HOOKS.map(|hook| Carried {
+pub fn carried(
+    program: &Program,
+    options: &PrefilterOptions,
+    rounds: usize,
+    conduct: Conduct<'_>,
+) -> Result<Vec<Carried>> {
+    let hooks = if options.quick { &FILTERS[..] } else { &HOOKS };
+    let rows = hooks.iter().map(|hook| Carried {
         hook,
         gbps: Vec::new(),
     });
+    let mut rows: Vec<Carried> = rows.collect();
     for _ in 0..rounds {
         for row in &mut rows {
             let mesh = up(2, program, row.hook, conduct)?;
@@ -97,7 +104,7 @@ pub fn carried(program: &Program, rounds: usize, conduct: Conduct<'_>) -> Result
             conduct.progress.line(&line);
         }
     }
-    Ok(rows.to_vec())
+    Ok(rows)
 }
 
 /// Both kinds of flood, without and with the filter, in alternating rounds.
@@ -109,11 +116,12 @@ pub fn floods(
 ) -> Result<Vec<UnderFlood>> {
     let mut rows = Vec::new();
     for kind in [FloodKind::Junk, FloodKind::Initiations] {
-        let mut pair = FILTERS.map(|filter| UnderFlood {
+        let pair = filters(options).iter().map(|filter| UnderFlood {
             flood: kind.name(),
             filter,
             ..UnderFlood::default()
         });
+        let mut pair: Vec<UnderFlood> = pair.collect();
         for _ in 0..rounds {
             for row in &mut pair {
                 let rate = kind.rate(options);
@@ -283,12 +291,13 @@ pub fn failovers(
         binary: options.binary.clone(),
     };
     let bench = Bench::new(&bench_options, conduct.progress, conduct.stop);
-    let mut rows = FILTERS.map(|filter| FailoverRow {
+    let rows = filters(options).iter().map(|filter| FailoverRow {
         filter,
         gap_ms: Vec::new(),
         false_switches: 0,
         failed: Vec::new(),
     });
+    let mut rows: Vec<FailoverRow> = rows.collect();
     for _ in 0..trials {
         for row in &mut rows {
             match failover(&bench, program, row.filter, options.junk_pps, conduct) {
@@ -310,7 +319,7 @@ pub fn failovers(
             }
         }
     }
-    Ok(rows.to_vec())
+    Ok(rows)
 }
 
 fn failover(
@@ -377,6 +386,15 @@ impl FloodKind {
             Self::Junk => junk(JUNK_BYTES),
             Self::Initiations => initiation(),
         }
+    }
+}
+
+/// A quick run shows the filter at work and compares nothing.
+fn filters(options: &PrefilterOptions) -> &'static [&'static str] {
+    if options.quick {
+        &FILTERS[1..]
+    } else {
+        &FILTERS
     }
 }
 
