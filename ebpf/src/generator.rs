@@ -11,12 +11,19 @@ use crate::load::LoadError;
 use crate::objects;
 
 /// Sends one frame over and over out of an interface.
-#[derive(Debug)]
 pub struct Generator {
     ebpf: Ebpf,
     /// Names the interface; the program's redirection needs it alive.
     _out: DevMap<MapData>,
     frame: Vec<u8>,
+}
+
+impl std::fmt::Debug for Generator {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generator")
+            .field("frame", &self.frame.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why there is no flood.

@@ -13,6 +13,7 @@ mod classify;
 mod generator;
 mod hook;
 mod interface;
+pub mod lan;
 mod load;
 mod netlink;
 pub mod objects;

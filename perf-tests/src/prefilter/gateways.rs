@@ -89,7 +89,7 @@ pub fn carried(
     conduct: Conduct<'_>,
 ) -> Result<Vec<Carried>> {
     let hooks = if options.quick { &FILTERS[..] } else { &HOOKS };
-    let rows = hooks.iter().map(|hook| Carried {
+    let rows = hooks.iter().map(|&hook| Carried {
         hook,
         gbps: Vec::new(),
     });
@@ -116,7 +116,7 @@ pub fn floods(
 ) -> Result<Vec<UnderFlood>> {
     let mut rows = Vec::new();
     for kind in [FloodKind::Junk, FloodKind::Initiations] {
-        let pair = filters(options).iter().map(|filter| UnderFlood {
+        let pair = filters(options).iter().map(|&filter| UnderFlood {
             flood: kind.name(),
             filter,
             ..UnderFlood::default()
@@ -291,7 +291,7 @@ pub fn failovers(
         binary: options.binary.clone(),
     };
     let bench = Bench::new(&bench_options, conduct.progress, conduct.stop);
-    let rows = filters(options).iter().map(|filter| FailoverRow {
+    let rows = filters(options).iter().map(|&filter| FailoverRow {
         filter,
         gap_ms: Vec::new(),
         false_switches: 0,
