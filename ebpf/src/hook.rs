@@ -105,19 +105,17 @@ fn why_not_native(interface: &Interface, support: &Support) -> Option<String> {
         }
         Some(_) | None => {}
     }
-    if interface.mtu > XDP_MTU_MAX && interface.driver.as_deref() == Some("virtio_net") {
-        return Some(format!(
-            "MTU {} is above {XDP_MTU_MAX}, and virtio_net would have to refuse",
-            interface.mtu
-        ));
-    }
+    let driver = interface.driver.as_deref().unwrap_or("of this interface");
     match interface.xdp {
-        Some(true) => None,
-        Some(false) => Some(format!(
-            "the driver {} has no native XDP",
-            interface.driver.as_deref().unwrap_or("of this interface")
-        )),
         None => Some("this kernel does not say whether the driver has native XDP".to_owned()),
+        Some(features) if !features.native => {
+            Some(format!("the driver {driver} has no native XDP"))
+        }
+        Some(features) if interface.mtu > XDP_MTU_MAX && !features.pieces => Some(format!(
+            "MTU {} is above {XDP_MTU_MAX}, which the driver {driver} cannot give to XDP",
+            interface.mtu
+        )),
+        Some(_) => None,
     }
 }
 
@@ -138,5 +136,124 @@ impl FromStr for Hook {
     }
 }
 
-/// What fits one page with XDP's headroom and tail; programs of ours take larger frames in pieces, drivers not always.
+/// What fits one page beside XDP's headroom and tail. Our programs take larger frames in pieces, drivers not always.
 const XDP_MTU_MAX: u32 = 3500;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::XdpFeatures;
+
+    fn interface(driver: &str, mtu: u32, xdp: Option<XdpFeatures>) -> Interface {
+        Interface {
+            name: "wan0".to_owned(),
+            index: 7,
+            mtu,
+            layer: LinkLayer::Ethernet,
+            driver: Some(driver.to_owned()),
+            xdp,
+        }
+    }
+
+    fn support(major: u16, minor: u16) -> Support {
+        Support {
+            kernel: Some((major, minor)),
+            missing: Vec::new(),
+            map_refused: None,
+            has_kernel_btf: true,
+        }
+    }
+
+    const WHOLE: Option<XdpFeatures> = Some(XdpFeatures {
+        native: true,
+        pieces: true,
+    });
+    const SMALL: Option<XdpFeatures> = Some(XdpFeatures {
+        native: true,
+        pieces: false,
+    });
+    const NONE: Option<XdpFeatures> = Some(XdpFeatures {
+        native: false,
+        pieces: false,
+    });
+
+    #[test]
+    fn the_hook_follows_driver_mtu_and_kernel() {
+        let cases = [
+            (
+                interface("ixgbe", 1500, WHOLE),
+                support(6, 12),
+                Hook::XdpNative,
+                "ixgbe runs XDP",
+            ),
+            (
+                interface("ixgbe", 9000, WHOLE),
+                support(6, 12),
+                Hook::XdpNative,
+                "ixgbe runs XDP",
+            ),
+            (
+                interface("r8169", 1500, NONE),
+                support(6, 12),
+                Hook::Tcx,
+                "r8169 has no native XDP",
+            ),
+            (
+                interface("e1000e", 9000, SMALL),
+                support(6, 12),
+                Hook::Tcx,
+                "MTU 9000",
+            ),
+            (
+                interface("veth", 1500, WHOLE),
+                support(6, 12),
+                Hook::Tcx,
+                "GSO",
+            ),
+            (
+                interface("veth", 1500, WHOLE),
+                support(6, 1),
+                Hook::Clsact,
+                "no tcx",
+            ),
+            (
+                interface("ixgbe", 1500, None),
+                support(6, 1),
+                Hook::Clsact,
+                "does not say",
+            ),
+            (
+                interface("ixgbe", 1500, WHOLE),
+                support(5, 15),
+                Hook::Clsact,
+                "5.18",
+            ),
+        ];
+        for (interface, support, hook, why) in cases {
+            let choice = choose(&interface, &support);
+            assert_eq!(choice.hook, hook, "{interface:?}: {}", choice.why);
+            assert!(choice.why.contains(why), "{}", choice.why);
+        }
+    }
+
+    #[test]
+    fn an_interface_without_link_header_gets_traffic_control() {
+        let mut ppp = interface("ppp", 1492, WHOLE);
+        ppp.layer = LinkLayer::Ip;
+        let choice = choose(&ppp, &support(6, 12));
+        assert_eq!(choice.hook, Hook::Tcx);
+        assert!(choice.why.contains("Ethernet"), "{}", choice.why);
+    }
+
+    #[test]
+    fn hooks_are_read_by_their_words() {
+        for hook in Hook::ALL {
+            assert_eq!(hook.as_str().parse(), Ok(hook));
+        }
+        let error = "xdpp".parse::<Hook>().unwrap_err().to_string();
+        assert!(
+            error.contains("xdp, xdp-generic, tcx and clsact"),
+            "{error}"
+        );
+    }
+}

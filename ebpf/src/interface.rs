@@ -7,7 +7,7 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
-use crate::netlink;
+use crate::netlink::{self, XdpFeatures};
 
 /// An interface, as it is at this moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub struct Interface {
     pub layer: LinkLayer,
     /// The driver's name; `None` where it has none to tell.
     pub driver: Option<String>,
-    /// Whether the driver runs XDP programs itself; `None` where the kernel does not say (before 6.3).
-    pub xdp: Option<bool>,
+    /// What the driver can do with XDP; `None` where the kernel does not say (before 6.3).
+    pub xdp: Option<XdpFeatures>,
 }
 
 /// What a frame begins with.
@@ -110,7 +110,7 @@ impl Interface {
             mtu: u32::try_from(mtu).unwrap_or(0),
             layer,
             driver: driver(&socket, name),
-            xdp: netlink::driver_runs_xdp(index),
+            xdp: netlink::xdp_features(index),
         })
     }
 

@@ -29,6 +29,7 @@ pub use generator::{Generator, GeneratorError};
 pub use hook::{Choice, Hook, UnknownHook};
 pub use interface::{Interface, InterfaceError, LinkLayer};
 pub use load::LoadError;
+pub use netlink::XdpFeatures;
 pub use prefixes::{BOGONS, Bogon, ListError, Prefix, PrefixError, SourceVerdict, Sources};
 pub use support::{Capability, Support};
 pub use wan::{
