@@ -113,6 +113,29 @@ impl Interface {
             xdp: netlink::xdp_features(index),
         })
     }
+
+    /// Switches generic receive offload (`ETHTOOL_SGRO`).
+    ///
+    /// # Errors
+    /// See [`InterfaceError`].
+    pub(crate) fn set_gro(name: &str, on: bool) -> Result<(), InterfaceError> {
+        let failed = |source| InterfaceError::Io {
+            name: name.to_owned(),
+            operation: "switching GRO",
+            source,
+        };
+        let mut value = SwitchValue {
+            command: ETHTOOL_SGRO,
+            data: u32::from(on),
+        };
+        let mut request = Request::new(name).ok_or_else(|| InterfaceError::Missing {
+            name: name.to_owned(),
+        })?;
+        request.0.ifr_ifru.ifru_data = (&raw mut value).cast();
+        request
+            .ask(&socket().map_err(failed)?, SIOCETHTOOL)
+            .map_err(failed)
+    }
 }
 
 /// `ARPHRD_` numbers of `<linux/if_arp.h>` that we can read.
@@ -163,6 +186,13 @@ struct DriverInfo {
     rest: [u8; 160],
 }
 
+/// `struct ethtool_value` of `<linux/ethtool.h>`.
+#[repr(C)]
+struct SwitchValue {
+    command: u32,
+    data: u32,
+}
+
 /// `struct ifreq` with a name.
 struct Request(libc::ifreq);
 
@@ -184,7 +214,7 @@ impl Request {
         // SAFETY:
         // - the descriptor is open while it is borrowed;
         // - all requests used here read and write one `ifreq`, whose `ifru_data`, where it is used, points to a
-        //   `DriverInfo` that outlives the call.
+        //   `DriverInfo` or a `SwitchValue` that outlives the call.
         let answer = unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut self.0) };
         if answer < 0 {
             return Err(io::Error::last_os_error());
@@ -208,6 +238,7 @@ impl Request {
 /// Mobile broadband.
 const ARPHRD_RAWIP: u16 = 519;
 const ETHTOOL_GDRVINFO: u32 = 3;
+const ETHTOOL_SGRO: u32 = 0x2c;
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 mod attach;
 mod classify;
+mod generator;
 mod hook;
 mod interface;
 pub mod lan;
@@ -24,6 +25,7 @@ mod wan;
 
 pub use attach::{AttachError, Attachment};
 pub use classify::{Frame, Verdict, WanTwin};
+pub use generator::{Generator, GeneratorError};
 pub use hook::{Choice, Hook, UnknownHook};
 pub use interface::{Interface, InterfaceError, LinkLayer};
 pub use load::LoadError;

@@ -26,6 +26,9 @@ pub enum LabError {
         /// What the kernel answered.
         cause: io::Error,
     },
+    /// No program can be put into the kernel.
+    #[error("no pre-filter here: {0}")]
+    NoPrefilter(String),
     /// Ctrl-C or SIGTERM.
     #[error("stopped by a signal: everything has been taken down")]
     Interrupted,
@@ -35,7 +38,9 @@ pub enum LabError {
 /// signal (as shells report SIGINT), 1 for all else.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
     match error.downcast_ref::<LabError>() {
-        Some(LabError::NoNamespaces { .. } | LabError::NoTun { .. }) => 2,
+        Some(LabError::NoNamespaces { .. } | LabError::NoTun { .. } | LabError::NoPrefilter(_)) => {
+            2
+        }
         Some(LabError::Interrupted) => 130,
         None => 1,
     }

@@ -321,6 +321,31 @@ pub(crate) fn index_of(namespace: &Namespace, name: &str) -> Result<u32> {
         .with_context(|| format!("no interface {name} in {}", namespace.label()))
 }
 
+/// The hardware address of an interface.
+///
+/// # Errors
+/// No such interface, or one without such an address.
+pub fn mac_of(namespace: &Namespace, name: &str) -> Result<[u8; 6]> {
+    let index = index_of(namespace, name)?;
+    let link = netlink(namespace, async |handle| {
+        handle
+            .link()
+            .get()
+            .match_index(index)
+            .execute()
+            .try_next()
+            .await
+    })?;
+    let attributes = link.into_iter().flat_map(|link| link.attributes);
+    let found = attributes
+        .into_iter()
+        .find_map(|attribute| match attribute {
+            LinkAttribute::Address(bytes) => bytes.try_into().ok(),
+            _ => None,
+        });
+    found.with_context(|| format!("{name} in {} has no hardware address", namespace.label()))
+}
+
 /// Runs netlink requests inside a namespace; a netlink socket belongs to the namespace it was opened in.
 pub(crate) fn netlink<T, W>(namespace: &Namespace, work: W) -> Result<T>
 where

@@ -198,3 +198,51 @@ fn a_benchmark_that_is_interrupted_ends_with_code_130_and_no_document() {
         assert!(output.stdout.is_empty(), "{bench}");
     }
 }
+
+#[test]
+fn a_quick_run_before_the_gateways_has_costs_drops_and_what_a_flooded_peer_keeps() {
+    let Some(program) = program() else {
+        return;
+    };
+    let output = Command::new(program.binary())
+        .args(["bench", "prefilter", "--quick", "--json"])
+        .args(["--junk-pps", "50000", "--initiations-pps", "20000"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    if output.status.code() == Some(2) && errors.contains("no pre-filter here") {
+        common::skip(&errors);
+        return;
+    }
+    assert!(output.status.success(), "{errors}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["is_measurement"], false, "{document:#}");
+    let rows = document["rows"].as_array().unwrap();
+    let of = |part: &str| -> Vec<&Value> {
+        let rows = rows.iter().filter(|row| row["labels"]["part"] == part);
+        rows.collect()
+    };
+    // Seven classes through two programs, two floods at four hooks.
+    assert_eq!(
+        (of("cost").len(), of("drops").len()),
+        (14, 8),
+        "{document:#}"
+    );
+    for row in of("drops") {
+        let dropped = row["figures"]["dropped_pps"]["median"].as_f64().unwrap();
+        assert!(dropped > 0.0, "{row:#}");
+    }
+    assert_eq!(of("carried").len(), 2);
+    for row in of("flood") {
+        let figures = &row["figures"];
+        assert!(
+            figures["goodput_during"]["median"].as_f64() > Some(0.0),
+            "{row:#}"
+        );
+        assert!(
+            figures["dropped_pps"]["median"].as_f64() > Some(0.0),
+            "{row:#}"
+        );
+    }
+    assert_eq!((of("flood").len(), of("failover").len()), (2, 1));
+}

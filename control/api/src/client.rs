@@ -12,6 +12,7 @@ use crate::paths::{
     EventsQuery, EventsResponse, OrderedResponse, PathCommandRequest, PathView, PathsResponse,
     PingRequest, PingResponse,
 };
+use crate::prefilter::{PrefilterCommandRequest, PrefilterResponse};
 use crate::stream::{self, Body};
 use crate::types::{
     ApiError, DiffRequest, DiffResponse, ExplainRequest, ExplainResponse, FlowsQuery,
@@ -211,6 +212,26 @@ impl Client {
         ];
         let terms: Vec<String> = terms.into_iter().flatten().collect();
         self.get(&format!("/v1/events?{}", terms.join("&")))
+            .map_err(|error| self.known(error))
+    }
+
+    /// What is thrown away in the kernel, and where.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn prefilter(&self) -> Result<PrefilterResponse, ClientError> {
+        self.get("/v1/prefilter").map_err(|error| self.known(error))
+    }
+
+    /// Attaches or detaches the pre-filter.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub fn prefilter_command(
+        &self,
+        request: &PrefilterCommandRequest,
+    ) -> Result<OrderedResponse, ClientError> {
+        self.post("/v1/prefilter/command", request)
             .map_err(|error| self.known(error))
     }
 

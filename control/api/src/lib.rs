@@ -6,6 +6,7 @@
 
 mod client;
 mod paths;
+mod prefilter;
 mod stream;
 mod types;
 
@@ -15,6 +16,11 @@ pub use paths::{
     EventView, EventsQuery, EventsResponse, GradeView, LossView, OrderedResponse, PathCommand,
     PathCommandRequest, PathStateView, PathView, PathsQuery, PathsResponse, PeerPathsView,
     PingRequest, PingResponse, StandingView, TraceQuery, UtilitiesView, ViaStateView, ViaView,
+};
+pub use prefilter::{
+    BlockListView, PrefilterCommand, PrefilterCommandRequest, PrefilterCountView,
+    PrefilterHookView, PrefilterPolicyView, PrefilterResponse, PrefilterSideView,
+    PrefilterStateView, PrefilterSummary,
 };
 pub use types::{
     ApiError, CandidateFile, CauseView, ConnectionView, Counter, DiagnosticView, DiffRequest,

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::prefilter::PrefilterSummary;
+
 /// Every answer that is no success.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ApiError {
@@ -41,6 +43,9 @@ pub struct StatusResponse {
     /// Prefixes behind peers that do not answer.
     #[serde(default)]
     pub unreachable: usize,
+    /// The pre-filter; absent where the daemon tells none.
+    #[serde(default)]
+    pub prefilter: Option<PrefilterSummary>,
 }
 
 /// `GET /v1/policy`

@@ -1,4 +1,4 @@
-//! `patronus bench throughput`, `bench handshakes` and `bench failover`: from the command line to the lab and back.
+//! `patronus bench throughput`, `handshakes`, `failover` and `prefilter`: from the command line to the lab and back.
 
 use std::path::{Path, PathBuf};
 
@@ -6,10 +6,10 @@ use clap::Args;
 use patronus_bench::Report;
 use patronus_lab::failover::FaultName;
 use patronus_lab::throughput::SIZES;
-use patronus_lab::{FailoverOptions, HandshakesOptions, ThroughputOptions};
+use patronus_lab::{FailoverOptions, HandshakesOptions, PrefilterOptions, ThroughputOptions};
 
 use crate::verbs::{peers, this_binary};
-use crate::{bench, failover_report, lab_report};
+use crate::{bench, failover_report, lab_report, prefilter_report};
 
 /// The command line of `bench throughput`.
 #[derive(Debug, Args)]
@@ -102,6 +102,49 @@ pub struct FailoverArgs {
     /// Write JSON, Markdown, a page with plots, percentiles and single trials into that directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// The command line of `bench prefilter`.
+#[derive(Debug, Args)]
+pub struct PrefilterArgs {
+    /// Trials of each figure, in alternating rounds; the median counts
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    trials: u16,
+    /// Length of each measurement in seconds
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Datagrams of junk a second in a flood; as many as a core makes if it makes less
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    junk_pps: u32,
+    /// Handshake initiations a second in a flood
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u32).range(1..=50_000_000))]
+    initiations_pps: u32,
+    /// Some seconds, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Fail when a target is missed
+    #[arg(long)]
+    gate: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+    /// Write JSON, Markdown, a page with plots and single trials into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Measures the pre-filter alone, before gateways, and before gateways that are flooded.
+pub fn prefilter(args: PrefilterArgs) -> anyhow::Result<()> {
+    let measured = patronus_lab::prefilter(&PrefilterOptions {
+        trials: args.trials.into(),
+        seconds: args.seconds,
+        junk_pps: args.junk_pps.into(),
+        initiations_pps: args.initiations_pps.into(),
+        quick: args.quick,
+        binary: this_binary()?,
+    })?;
+    let report = prefilter_report::prefilter(&measured, args.quick)?;
+    bench::finish(&report, args.gate, args.json, args.out)
 }
 
 /// Breaks what joins two sites, and measures for how long their traffic does not get through.

@@ -9,6 +9,8 @@ mod lab_bench;
 mod lab_report;
 mod paths;
 mod policy;
+mod prefilter;
+mod prefilter_report;
 mod print;
 mod replay;
 mod status;
@@ -63,6 +65,9 @@ enum Verb {
     /// Decide again what a gateway decided about its paths, from a recorded trace
     #[command(after_help = replay::HELP)]
     Replay(replay::ReplayArgs),
+    /// Look at what is thrown away in the kernel, attach and detach it
+    #[command(subcommand)]
+    Prefilter(prefilter::PrefilterVerb),
     /// Turn other programs' configuration into ours
     #[command(subcommand)]
     Import(ImportVerb),
@@ -166,6 +171,8 @@ enum BenchVerb {
     Handshakes(lab_bench::HandshakesArgs),
     /// How long traffic between two sites with two uplinks stops when something breaks
     Failover(lab_bench::FailoverArgs),
+    /// What the pre-filter costs, drops and keeps for an established peer during floods
+    Prefilter(lab_bench::PrefilterArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }

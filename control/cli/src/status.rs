@@ -59,15 +59,22 @@ fn for_people(told: &StatusResponse) -> String {
         );
         lines.push(format!("{count}: `patronus paths`"));
     }
+    if let Some(prefilter) = &told.prefilter {
+        lines.push(match prefilter.dropped {
+            0 => format!("pre-filter {}", prefilter.text),
+            count => format!("pre-filter {}; {count} dropped", prefilter.text),
+        });
+    }
     lines.iter().map(|line| print::wrapped(line, 4)).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use patronus_api::PrefilterSummary;
 
     #[test]
-    fn a_gateway_is_told_in_three_lines() {
+    fn a_gateway_is_told_in_four_lines() {
         let mut told = StatusResponse {
             site: "hq".to_owned(),
             version: "0.1.0".to_owned(),
@@ -79,13 +86,20 @@ mod tests {
             policy_generation: 42,
             policy_objects: [("Pod".to_owned(), 3), ("NetworkPolicy".to_owned(), 1)].into(),
             unreachable: 0,
+            prefilter: Some(PrefilterSummary {
+                is_complete: true,
+                text: "tcx on eth0".to_owned(),
+                dropped: 7,
+            }),
         };
         assert_eq!(
             for_people(&told),
             "hq: patronus 0.1.0, running for 2 h, 2 workers\n11 of 12 peers up\n\
-             policy generation 42: 1 NetworkPolicy, 3 Pod\n"
+             policy generation 42: 1 NetworkPolicy, 3 Pod\npre-filter tcx on eth0; 7 dropped\n"
         );
         (told.has_policy, told.peers, told.peers_up) = (false, 1, 0);
+        // An older daemon.
+        told.prefilter = None;
         assert!(for_people(&told).ends_with("0 of 1 peer up\nno policy: everything may pass\n"));
         told.unreachable = 1;
         let last = "\n1 prefix behind a peer does not answer: `patronus paths`\n";

@@ -1,7 +1,7 @@
 //! From a parsed command line to the crate that does the work, and from its outcome to an exit code.
 //!
-//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 4 denied by policy, 5 no
-//! gateway answers.
+//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 3 done but not all is as it should be, 4 denied by
+//! policy, 5 no gateway answers.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, flows,
-    keys, lab_bench, lab_report, paths, policy, replay, status,
+    keys, lab_bench, lab_report, paths, policy, prefilter, replay, status,
 };
 
 /// Runs a verb.
@@ -36,6 +36,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Ping(args) => paths::ping(&args),
         Verb::Events(args) => paths::events(&args),
         Verb::Replay(args) => replay::run(&args).map(done),
+        Verb::Prefilter(verb) => prefilter::run(&verb),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),
@@ -65,6 +66,7 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Throughput(args) => lab_bench::throughput(args),
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
         BenchVerb::Failover(args) => lab_bench::failover(args),
+        BenchVerb::Prefilter(args) => lab_bench::prefilter(args),
         BenchVerb::Compare(args) => compare(args),
     }
 }

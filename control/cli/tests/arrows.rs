@@ -58,6 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "patronus-lab",
         &[
             "patronus-api",
+            "patronus-ebpf",
             "patronus-impair",
             "patronus-packet",
             "patronus-tunnel",

@@ -416,7 +416,11 @@ pub(crate) fn prefix(raw: Raw<String>, place: &str, report: &mut Report) -> Opti
     None
 }
 
-fn path(raw: Option<Raw<String>>, place: &str, report: &mut Report) -> Option<Raw<PathBuf>> {
+pub(crate) fn path(
+    raw: Option<Raw<String>>,
+    place: &str,
+    report: &mut Report,
+) -> Option<Raw<PathBuf>> {
     let Raw { value, line } = raw?;
     if looks_like_key(&value) {
         report.at(

@@ -19,6 +19,7 @@ use crate::model::{
     Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site,
 };
 use crate::peers::{Peer, PeerSet};
+use crate::prefilter::{PrefilterSettings, check_prefilter};
 use crate::raw::{self, Raw};
 use crate::uplinks::{DraftUplinks, Uplinks, check_uplinks};
 use crate::via::{Via, refuse_misplaced};
@@ -33,6 +34,7 @@ pub struct Draft {
     peers: Vec<DraftPeer>,
     classes: Classes,
     policy: PolicySettings,
+    prefilter: PrefilterSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -81,6 +83,12 @@ impl Config {
         let policy = raw.policy.map_or_else(PolicySettings::default, |policy| {
             check_policy(policy, &mut report)
         });
+        let prefilter = raw
+            .prefilter
+            .map_or_else(PrefilterSettings::default, |prefilter| {
+                let tunnel = site.as_ref().map(|site| &site.interface);
+                check_prefilter(prefilter, tunnel, &mut report)
+            });
         refuse_repeats(&peers, &mut report);
         refuse_many_paths(&peers, &drafted, &mut report);
         if let Some(site) = &site {
@@ -100,6 +108,7 @@ impl Config {
                 peers,
                 classes,
                 policy,
+                prefilter,
             }),
             Some(_) | None => Err(report.into_errors()),
         }
@@ -182,6 +191,7 @@ impl Draft {
                 peers: PeerSet::from_peers(peers),
                 classes: self.classes,
                 policy: self.policy,
+                prefilter: self.prefilter,
             }),
             Some(_) | None => Err(report.into_errors()),
         }

@@ -18,6 +18,7 @@ pub mod load;
 pub mod manifests;
 pub mod model;
 pub mod peers;
+pub mod prefilter;
 mod raw;
 mod suggest;
 pub mod summary;
@@ -37,6 +38,7 @@ pub use model::{
     SocketBuffer, SpinTime, WorkerCount,
 };
 pub use peers::{Peer, PeerSet};
+pub use prefilter::{InitiationLimit, LanHook, PrefilterSettings, WanHook};
 pub use summary::Summary;
 pub use uplinks::{Probing, Rate, Uplink, Uplinks};
 pub use via::{Via, WhenUnreachable};

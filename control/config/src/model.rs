@@ -13,6 +13,7 @@ use patronus_tunnel::PrivateKey;
 use crate::classes::Classes;
 use crate::diagnostic::quote;
 use crate::peers::PeerSet;
+use crate::prefilter::PrefilterSettings;
 use crate::uplinks::Uplinks;
 
 /// A site, its workers, its uplinks, its peers and its classes, secrets included.
@@ -30,6 +31,8 @@ pub struct Config {
     pub classes: Classes,
     /// Who may talk to whom.
     pub policy: PolicySettings,
+    /// What is thrown away in the kernel.
+    pub prefilter: PrefilterSettings,
 }
 
 /// `[site]`

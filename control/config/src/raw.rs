@@ -27,6 +27,7 @@ pub(crate) struct RawConfig {
     pub(crate) peers: Vec<RawPeer>,
     pub(crate) classes: Vec<RawClass>,
     pub(crate) policy: Option<RawPolicy>,
+    pub(crate) prefilter: Option<RawPrefilter>,
 }
 
 /// `[site]`
@@ -154,6 +155,19 @@ pub(crate) struct RawPolicy {
     pub(crate) refusal: Maybe<String>,
 }
 
+/// `[prefilter]`
+#[derive(Debug)]
+pub(crate) struct RawPrefilter {
+    pub(crate) wan: Maybe<String>,
+    pub(crate) interfaces: MaybeList<String>,
+    pub(crate) block_lists: MaybeList<String>,
+    pub(crate) bogons: Maybe<bool>,
+    pub(crate) initiations_per_second: Maybe<i64>,
+    pub(crate) initiations_burst: Maybe<i64>,
+    pub(crate) known_receivers: Maybe<bool>,
+    pub(crate) lan: Maybe<String>,
+}
+
 /// Reads the shape of `text`. A file that is no TOML yields an empty [`RawConfig`] and reports.
 pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
     let lines = LineIndex::new(text);
@@ -181,6 +195,7 @@ pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
             "peer" => raw.peers = reader.many(&PEER, line, value, read_peer),
             "class" => raw.classes = reader.named(&CLASS, line, value, read_class),
             "policy" => raw.policy = reader.one(&POLICY, line, value).map(read_policy),
+            "prefilter" => raw.prefilter = reader.one(&PREFILTER, line, value).map(read_prefilter),
             unknown => reader
                 .report
                 .at(line, unknown_at_top(unknown, value.get_ref())),
@@ -277,6 +292,19 @@ fn read_policy(mut section: Section<'_, '_, '_>) -> RawPolicy {
         directory: section.string("directory"),
         keep_established: section.boolean("keep_established"),
         refusal: section.string("refusal"),
+    }
+}
+
+fn read_prefilter(mut section: Section<'_, '_, '_>) -> RawPrefilter {
+    RawPrefilter {
+        wan: section.string("wan"),
+        interfaces: section.strings("interfaces"),
+        block_lists: section.strings("block_lists"),
+        bogons: section.boolean("bogons"),
+        initiations_per_second: section.integer("initiations_per_second"),
+        initiations_burst: section.integer("initiations_burst"),
+        known_receivers: section.boolean("known_receivers"),
+        lan: section.string("lan"),
     }
 }
 
@@ -823,7 +851,22 @@ const POLICY: Schema = Schema {
         ("refusal", "\"drop\""),
     ],
 };
-const SCHEMAS: [&Schema; 6] = [&SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS];
+const PREFILTER: Schema = Schema {
+    title: "[prefilter]",
+    keys: &[
+        ("wan", "\"auto\""),
+        ("interfaces", "[\"eth0\"]"),
+        ("block_lists", "[\"blocked.txt\"]"),
+        ("bogons", "true"),
+        ("initiations_per_second", "50"),
+        ("initiations_burst", "200"),
+        ("known_receivers", "true"),
+        ("lan", "\"auto\""),
+    ],
+};
+const SCHEMAS: [&Schema; 7] = [
+    &SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS, &PREFILTER,
+];
 
 /// What WireGuard's tools and habit call our keys, letters only.
 const SYNONYMS: &[(&str, &str)] = &[

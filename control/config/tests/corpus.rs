@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use patronus_config::load::SecretError;
 use patronus_config::wg_quick::{self, Imported};
 use patronus_config::{
-    Classes, Config, ConfigErrors, KeyText, Name, Pinning, Ports, Rate, RouteTable, Summary,
-    WhenUnreachable,
+    Classes, Config, ConfigErrors, KeyText, LanHook, Name, Pinning, Ports, Rate, RouteTable,
+    Summary, WanHook, WhenUnreachable,
 };
 use patronus_path::{Bounds, Scoring};
 use proptest::prelude::*;
@@ -147,6 +147,31 @@ fn a_minimal_file_takes_the_documented_defaults() {
         (&uplink.interface, uplinks.mark, config.peers.len()),
         (&None, None, 0)
     );
+    let prefilter = &config.prefilter;
+    assert_eq!(
+        (prefilter.wan, prefilter.bogons, prefilter.known_receivers),
+        (WanHook::Auto, false, false)
+    );
+    let limit = prefilter.initiations;
+    assert_eq!((limit.per_second(), limit.burst()), (50, 200));
+}
+
+#[test]
+fn the_section_of_the_pre_filter_sets_every_value() {
+    let text = fs::read_to_string(testdata().join("good/prefilter.toml")).unwrap();
+    let prefilter = config(&text, "prefilter.toml").unwrap().prefilter;
+    let interfaces: Vec<&str> = prefilter.interfaces.iter().map(|it| it.as_str()).collect();
+    assert_eq!(interfaces, ["eth0", "wwan0"]);
+    let lists = [
+        Path::new("blocked.txt"),
+        Path::new("/var/lib/lists/drop.txt"),
+    ];
+    assert_eq!(prefilter.block_lists, lists);
+    let limit = prefilter.initiations;
+    assert_eq!((limit.per_second(), limit.burst()), (20, 40));
+    assert!(prefilter.bogons && prefilter.known_receivers);
+    let hooks = (prefilter.wan, prefilter.lan);
+    assert_eq!(hooks, (WanHook::XdpGeneric, LanHook::Auto));
 }
 
 #[test]
@@ -390,6 +415,9 @@ const WORDS: &[&str] = &[
     "endpoints = [{ address = \"198.51.100.7:51820\", cost = 5 }]\n",
     "dscp = [\"ef\", 34]\n",
     "[[peer]]\n",
+    "[prefilter]\n",
+    "wan = ",
+    "block_lists = ",
     "[Interface]\n",
     "[Peer]\n",
     "name = ",

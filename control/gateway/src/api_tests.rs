@@ -9,7 +9,8 @@ use super::*;
 use crate::policy::{PolicyStore, load};
 use crate::registry::Registry;
 use patronus_api::{
-    CandidateFile, CauseView, Client, ClientError, DiffRequest, ExplainRequest, VerdictView,
+    CandidateFile, CauseView, Client, ClientError, DiffRequest, ExplainRequest, PrefilterCommand,
+    PrefilterCommandRequest, PrefilterHookView, PrefilterSideView, PrefilterStateView, VerdictView,
 };
 use patronus_config::manifests::ManifestFile;
 use patronus_config::{Peer, PeerSet};
@@ -602,4 +603,38 @@ fn the_committed_description_has_the_routes_there_are() {
     let explained = client.explain(&ask("shop/till", "shop/api", "TCP", Some(1)));
     let explained = serde_json::to_value(explained.unwrap()).unwrap();
     assert_eq!(fields("Explanation"), keys(explained));
+
+    let told = client.prefilter().unwrap();
+    assert_eq!((told.wan.as_str(), told.counts.len()), ("auto", 0));
+    let summary = serde_json::to_value(client.status().unwrap().prefilter).unwrap();
+    assert_eq!(fields("PrefilterSummary"), keys(summary));
+    assert_eq!(
+        fields("Prefilter"),
+        keys(serde_json::to_value(told).unwrap())
+    );
+    let hook = PrefilterHookView {
+        interface: "eth0".to_owned(),
+        side: PrefilterSideView::Wan,
+        state: PrefilterStateView::Absent,
+        hook: None,
+        why: None,
+        attached_s: None,
+    };
+    assert_eq!(
+        fields("PrefilterHook"),
+        keys(serde_json::to_value(hook).unwrap())
+    );
+    let request = PrefilterCommandRequest {
+        command: PrefilterCommand::Attach,
+        interface: Some("nowhere".to_owned()),
+        hook: None,
+        dry_run: true,
+    };
+    let refused = client.prefilter_command(&request).unwrap_err().to_string();
+    assert_eq!(
+        refused,
+        "no interface `nowhere`: `ip link` shows which there are"
+    );
+    let value = serde_json::to_value(request).unwrap();
+    assert_eq!(fields("PrefilterCommandRequest"), keys(value));
 }

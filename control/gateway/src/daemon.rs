@@ -11,10 +11,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+
+mod guard;
+mod requests;
 
 use anyhow::Context;
-use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
+use patronus_config::{Config, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller, UplinkSet};
 use patronus_packet::Prefix;
@@ -34,11 +37,11 @@ use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
+use crate::prefilter::Prefilter;
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
-use crate::uapi::{Device, PeerChange, PeerState, Request, SetRequest, errno};
-use crate::uapi_server::{Call, UapiSocket, errno_text};
+use crate::uapi_server::{Call, UapiSocket};
 use crate::uplinks::{News, UplinkWatch};
 use crate::worker::{self, WorkerSeed};
 use via::ViaDoor;
@@ -106,7 +109,12 @@ struct Daemon {
     uplinks: UplinkWatch,
     path_log: PathLog,
     via: ViaDoor,
+    prefilter: Arc<Prefilter>,
     port: u16,
+    /// All UDP ports, `port` among them.
+    ports: Vec<u16>,
+    /// When the workers got their last configuration.
+    published_at: Instant,
     mark: Option<u32>,
     offload: OffloadReport,
     status: StatusLine,
@@ -217,7 +225,10 @@ impl Daemon {
             published: Vec::clone(&published),
         });
         let counts = Box::new(rule_counts.clone());
-        let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed);
+        let prefilter = Arc::new(Prefilter::new());
+        let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed)
+            .with_prefilter(prefilter.clone());
+        let ports = uplinks.ports();
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
         let via = ViaDoor::open(&api_state, &desk, &tun.name);
 
@@ -246,7 +257,7 @@ impl Daemon {
             threads.push(worker::spawn(seed).context("cannot start a worker thread")?);
         }
 
-        let daemon = Self {
+        let mut daemon = Self {
             config_path: options.config.clone(),
             registry,
             link,
@@ -265,13 +276,17 @@ impl Daemon {
             uplinks: watch,
             path_log: PathLog::new(epoch),
             via,
+            prefilter,
             port: uplinks.port,
+            ports,
+            published_at: Instant::now(),
             mark,
             offload,
             status: StatusLine::new(epoch),
             config,
         };
         daemon.remember_uplinks(&uplink_news);
+        daemon.configure_prefilter().await;
         daemon.log_start(tun.backend);
         let doors = Doors {
             calls,
@@ -344,6 +359,8 @@ impl Daemon {
                 _ = housekeeping.tick() => {
                     self.check_interface()?;
                     self.retry_uplinks();
+                    self.prefilter.look(None);
+                    self.learn_receivers();
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
                         // In case a message of netlink was lost.
@@ -378,6 +395,7 @@ impl Daemon {
                 .set_plan(self.uplinks.plan(&self.config.classes));
             self.publish();
         }
+        self.look_at_prefilter().await;
     }
 
     /// Workers act on it, operators may ask for it.
@@ -407,11 +425,13 @@ impl Daemon {
 
     fn publish(&mut self) {
         let snapshot = self.registry.compile();
+        self.forget_receivers();
         self.exchange.publish(snapshot.clone());
         let in_force = self.in_force.clone();
         self.api_state
             .publish(live(&self.config, &self.registry, snapshot, in_force));
         self.via.published();
+        self.readdress_prefilter();
     }
 
     async fn reload(&mut self) {
@@ -432,6 +452,7 @@ impl Daemon {
             self.publish();
             return;
         }
+        self.configure_prefilter().await;
         tracing::info!(peers = self.registry.peers().len(), "reloaded");
     }
 
@@ -557,7 +578,7 @@ impl Daemon {
     }
 
     fn move_sockets(&mut self, uplinks: startup::Uplinks) {
-        self.port = uplinks.port;
+        (self.port, self.ports) = (uplinks.port, uplinks.ports());
         for (at, sockets) in uplinks.sockets.into_iter().enumerate() {
             self.exchange
                 .order(WorkerId(at as u8), Order::Sockets(Box::new(sockets)));
@@ -570,134 +591,6 @@ impl Daemon {
         for at in 0..self.workers.len() {
             self.exchange.order(WorkerId(at as u8), Order::Mark(mark));
         }
-    }
-
-    async fn answer(&mut self, request: Request) -> zeroize::Zeroizing<String> {
-        match request {
-            Request::Get => self.device_text(),
-            Request::Set(set) => match self.set(*set).await {
-                Ok(()) => errno_text(errno::OK),
-                Err(error) => {
-                    tracing::warn!("control request failed: {error:#}");
-                    let in_use = matches!(
-                        error.downcast_ref::<StartError>(),
-                        Some(StartError::Udp(patronus_io::UdpError::InUse { .. }))
-                    );
-                    errno_text(if in_use {
-                        errno::ADDRESS_IN_USE
-                    } else {
-                        errno::IO
-                    })
-                }
-            },
-        }
-    }
-
-    /// What `wg set` wants.
-    async fn set(&mut self, set: SetRequest) -> anyhow::Result<()> {
-        let mark = set
-            .fwmark
-            .map_or(self.mark, |mark| (mark != 0).then_some(mark));
-        match set.listen_port.filter(|port| *port != self.port) {
-            Some(port) => {
-                let uplinks = self.bind(&self.config, port, mark)?;
-                self.move_sockets(uplinks);
-                self.mark = mark;
-            }
-            None if mark != self.mark => self.set_mark(mark),
-            None => {}
-        }
-        if let Some(key) = set.private_key {
-            self.registry.set_private_key(key);
-        }
-        if set.replace_peers {
-            // Peers that are named again right here are unchanged to the workers.
-            let named = |peer: &&Peer| {
-                set.peers
-                    .iter()
-                    .any(|change| change.public_key == peer.public_key)
-            };
-            let kept: Vec<Peer> = self
-                .registry
-                .peers()
-                .iter()
-                .filter(named)
-                .cloned()
-                .map(emptied)
-                .collect();
-            self.registry
-                .set_peers(patronus_config::PeerSet::from_peers(kept));
-        }
-        for change in set.peers {
-            self.change_peer(change);
-        }
-        self.publish();
-        self.update_routes().await
-    }
-
-    fn change_peer(&mut self, change: PeerChange) {
-        let key = change.public_key;
-        let known = self.registry.peers().by_key(&key).cloned();
-        let is_self = key == self.registry.identity().public_key();
-        if change.remove || is_self || (change.update_only && known.is_none()) {
-            if change.remove {
-                self.registry.remove_peer(&key);
-            }
-            return;
-        }
-        let mut peer = known.unwrap_or_else(|| Peer::new(key));
-        if let Some(preshared) = change.preshared_key {
-            peer.preshared_key = preshared;
-        }
-        if let Some(endpoint) = change.endpoint {
-            peer.endpoint = Some(PeerEndpoint::Addr(endpoint));
-            self.registry.reset_endpoint(&key);
-        }
-        if let Some(keepalive) = change.keepalive {
-            peer.keepalive = keepalive;
-        }
-        if change.replace_allowed_ips {
-            peer.allowed_ips.clear();
-        }
-        peer.allowed_ips.extend(change.allowed_ips);
-        self.registry.set_peer(peer);
-    }
-
-    fn device_text(&self) -> zeroize::Zeroizing<String> {
-        let unix_epoch_offset = self.unix_time_of_epoch();
-        let peers = self.registry.peers().iter().map(|peer| {
-            let spec = self.registry.spec(&peer.public_key);
-            let stats = spec.map(|spec| &spec.stats);
-            PeerState {
-                public_key: peer.public_key,
-                preshared_key: peer.preshared_key.as_ref(),
-                endpoint: stats
-                    .and_then(|stats| stats.endpoint())
-                    .map(|endpoint| endpoint.remote),
-                last_handshake: stats
-                    .and_then(|stats| stats.last_handshake())
-                    .map(|at| unix_epoch_offset + at),
-                tx_bytes: spec.map_or(0, |spec| spec.tx_bytes()),
-                rx_bytes: spec.map_or(0, |spec| spec.rx_bytes()),
-                keepalive: peer.keepalive,
-                allowed_ips: &peer.allowed_ips,
-            }
-        });
-        let device = Device {
-            private_key: self.registry.identity().private_key(),
-            listen_port: self.port,
-            fwmark: self.mark.unwrap_or(0),
-            peers: peers.collect(),
-        };
-        device.to_text()
-    }
-
-    /// The gateway's epoch as time since 1970, by today's clock.
-    fn unix_time_of_epoch(&self) -> Duration {
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        now.saturating_sub(self.registry.epoch().elapsed())
     }
 
     fn log_status(&mut self) {
@@ -715,6 +608,7 @@ impl Daemon {
         let line = self
             .status
             .next(sum, specs.map(AsRef::as_ref), since_epoch, now);
+        let line = line + &self.status.prefilter(&self.prefilter.counts());
         tracing::info!("status: {line}");
         if let Some(dead) = self.workers.iter().position(JoinHandle::is_finished) {
             tracing::error!(
@@ -796,7 +690,9 @@ impl Daemon {
             .map(|mailbox| mailbox.panics.load(Ordering::Relaxed))
             .sum();
         let denied = self.rule_counts.total();
-        let end = Report::new(&counters, self.offload.to_string(), panics, denied);
+        let end = Report::new(&counters, self.offload.to_string(), panics, denied)
+            .with_prefilter(&self.prefilter.counts());
+        self.prefilter.close();
         tracing::info!(
             rx = end.packets.rx,
             tx = end.packets.tx,
@@ -861,13 +757,6 @@ fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
         }
     }
     routes
-}
-
-fn emptied(mut peer: Peer) -> Peer {
-    peer.allowed_ips.clear();
-    peer.keepalive = None::<Keepalive>;
-    peer.preshared_key = None;
-    peer
 }
 
 /// Ends when standard input does; never where that was not asked for.

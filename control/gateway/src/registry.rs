@@ -350,7 +350,7 @@ impl Registry {
     }
 
     /// The address that an endpoint stands for, as far as it is known.
-    fn addr_of(&self, endpoint: &PeerEndpoint) -> Option<SocketAddr> {
+    pub fn addr_of(&self, endpoint: &PeerEndpoint) -> Option<SocketAddr> {
         match endpoint {
             PeerEndpoint::Addr(addr) => Some(*addr),
             PeerEndpoint::Name { host, port } => self.resolved.get(&(host.clone(), *port)).copied(),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use patronus_api::Counter;
+use patronus_api::{Counter, PrefilterCountView};
 use patronus_engine::{Counters, PeerSpec};
 use serde::Serialize;
 
@@ -26,6 +26,9 @@ pub struct Report {
     pub worker_panics: u64,
     /// What policy refused; its packets are among the drops.
     pub denied: Counter,
+    /// What became of packets before they came to the gateway, by reason; those that did not occur are left out. They are
+    /// no part of the balance.
+    pub prefilter: BTreeMap<String, u64>,
 }
 
 /// Packets by fate. A superpacket counts its segments. `rx = tx + consumed + sum(drops)` when `staged` is 0.
@@ -78,7 +81,19 @@ impl Report {
             workers: workers.len(),
             worker_panics,
             denied,
+            prefilter: BTreeMap::new(),
         }
+    }
+
+    /// The report with what the pre-filter counted.
+    pub fn with_prefilter(mut self, counts: &[PrefilterCountView]) -> Self {
+        let occurred = counts.iter().filter(|count| count.packets > 0);
+        let named = occurred.map(|count| {
+            let name = format!("{}_{}", count.side.name(), count.reason);
+            (name, count.packets)
+        });
+        self.prefilter = named.collect();
+        self
     }
 }
 
@@ -121,6 +136,8 @@ impl ReportFile {
 pub struct StatusLine {
     at: Instant,
     last: Counters,
+    /// What the pre-filter had dropped.
+    prefiltered: u64,
 }
 
 impl StatusLine {
@@ -129,6 +146,18 @@ impl StatusLine {
         Self {
             at: now,
             last: Counters::default(),
+            prefiltered: 0,
+        }
+    }
+
+    /// What is to be added of the pre-filter: what it dropped since the last call, if anything.
+    pub fn prefilter(&mut self, counts: &[PrefilterCountView]) -> String {
+        let drops = counts.iter().filter(|count| count.is_drop);
+        let all: u64 = drops.map(|count| count.packets).sum();
+        let before = std::mem::replace(&mut self.prefiltered, all);
+        match all.saturating_sub(before) {
+            0 => String::new(),
+            new => format!(", pre-filter dropped {new}"),
         }
     }
 
@@ -185,6 +214,7 @@ const SESSION_LIFE: Duration = Duration::from_secs(180);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use patronus_api::PrefilterSideView;
     use patronus_engine::DropReason;
 
     #[test]
@@ -235,6 +265,15 @@ mod tests {
             first,
             "peers 0/0 up, out 0.8 Mbit/s 10 pkt/s, in 0.0 Mbit/s 0 pkt/s, drops no_route 3"
         );
+        let count = |packets| PrefilterCountView {
+            side: PrefilterSideView::Wan,
+            reason: "drop_type".to_owned(),
+            is_drop: true,
+            packets,
+            bytes: 0,
+        };
+        assert_eq!(line.prefilter(&[count(7)]), ", pre-filter dropped 7");
+        assert_eq!(line.prefilter(&[count(7)]), "");
         let second = line.next(
             counters,
             [].iter(),

@@ -87,6 +87,17 @@ pub struct Uplinks {
     pub port: u16,
 }
 
+impl Uplinks {
+    /// Every UDP port that the workers receive on.
+    pub fn ports(&self) -> Vec<u16> {
+        let sockets = self.sockets.iter().flat_map(Sockets::iter);
+        let mut ports: Vec<u16> = sockets.map(|it| it.local_addr().port()).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+}
+
 /// Binds `workers` sockets per address family and steers datagrams between them. `held` is the port that this
 /// gateway's sockets have already: on it, only a change of a lone uplink's interface makes a group of its own.
 ///

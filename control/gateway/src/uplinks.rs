@@ -27,6 +27,8 @@ pub struct UplinkWatch {
     uplinks: Vec<Watched>,
     netlink: Netlink,
     ways: Arc<[(UplinkId, Way)]>,
+    /// Interfaces of which others want to hear.
+    companions: Vec<String>,
 }
 
 struct Watched {
@@ -95,6 +97,7 @@ impl UplinkWatch {
                 _connection: tokio::spawn(connection),
             },
             ways: Arc::default(),
+            companions: Vec::new(),
         };
         watch.configure(uplinks);
         Ok(watch)
@@ -146,6 +149,16 @@ impl UplinkWatch {
         self.ways.clone()
     }
 
+    /// Who asks the kernel about interfaces and routes.
+    pub fn handle(&self) -> &Handle {
+        &self.netlink.handle
+    }
+
+    /// Has [`changed`](Self::changed) tell of these interfaces too, in the place of those told before.
+    pub fn accompany(&mut self, interfaces: Vec<String>) {
+        self.companions = interfaces;
+    }
+
     /// Waits until something about one of the interfaces may have changed.
     pub async fn changed(&mut self) {
         loop {
@@ -170,6 +183,7 @@ impl UplinkWatch {
         match message {
             RouteNetlinkMessage::NewLink(link) | RouteNetlinkMessage::DelLink(link) => {
                 watches(link.header.index)
+                    || self.companions.iter().any(|name| is_named(link, name))
                     || self.uplinks.iter().any(|watched| {
                         watched
                             .interface()

@@ -154,6 +154,7 @@ impl PeerSet {
             dirty: false,
         };
         peer.publish_endpoint();
+        peer.stats.set_index(index);
         self.slots[at] = Some(peer);
         Some(slot)
     }
@@ -181,6 +182,7 @@ impl PeerSet {
         self.last_index = None;
         if let Some(peer) = self.get_mut(slot) {
             peer.tunnel = tunnel_of(identity, &peer.spec, &peer.role, index, now);
+            peer.stats.set_index(index);
         }
     }
 

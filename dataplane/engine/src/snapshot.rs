@@ -95,6 +95,13 @@ impl PeerSpec {
                 .map(|lane| lane.stats.tx_bytes())
                 .sum::<u64>()
     }
+
+    /// What names the peer's tunnels, on all lanes, in receiver indices; `None` while one of them is not made.
+    pub fn indices(&self) -> Option<Vec<u32>> {
+        let lanes = self.lanes.iter().map(|lane| &lane.stats);
+        let all = std::iter::once(&self.stats).chain(lanes);
+        all.map(|stats| stats.index()).collect()
+    }
 }
 
 /// What a worker tells about one peer; written by that worker, read by anybody.
@@ -104,6 +111,8 @@ pub struct PeerStats {
     tx_bytes: AtomicU64,
     /// Nanoseconds from the gateway's epoch, plus one; zero is never.
     last_handshake: AtomicU64,
+    /// What names the tunnel in receiver indices, plus one; zero while there is no tunnel.
+    index: AtomicU64,
     endpoint: SeqCell<ENDPOINT_WORDS>,
 }
 
@@ -124,6 +133,13 @@ impl PeerStats {
         nanos.checked_sub(1).map(Duration::from_nanos)
     }
 
+    /// The 24 bits that name the peer's tunnel in receiver indices, as [`PeerIndex::as_u32`](patronus_tunnel::PeerIndex)
+    /// has them; `None` while no worker has made it. New keys bring a new tunnel.
+    pub fn index(&self) -> Option<u32> {
+        let index = self.index.load(Ordering::Relaxed).checked_sub(1)?;
+        u32::try_from(index).ok()
+    }
+
     /// Where the peer is.
     pub fn endpoint(&self) -> Option<Endpoint> {
         endpoint_of(&self.endpoint.read()?)
@@ -132,6 +148,11 @@ impl PeerStats {
     pub(crate) fn set_traffic(&self, rx_bytes: u64, tx_bytes: u64) {
         self.rx_bytes.store(rx_bytes, Ordering::Relaxed);
         self.tx_bytes.store(tx_bytes, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_index(&self, index: patronus_tunnel::PeerIndex) {
+        self.index
+            .store(u64::from(index.as_u32()) + 1, Ordering::Relaxed);
     }
 
     pub(crate) fn set_last_handshake(&self, at: Duration) {

@@ -80,6 +80,8 @@ pub struct Conf {
     pub site: String,
     pub uplink: String,
     pub dataplane: String,
+    /// Lines for `[prefilter]`: off unless a test is about it, so that the others see what the gateway itself does.
+    pub prefilter: String,
     pub peers: Vec<PeerConf>,
 }
 
@@ -104,6 +106,7 @@ impl Conf {
             site: String::new(),
             uplink: String::new(),
             dataplane: "workers = 2\npin = false\n".to_owned(),
+            prefilter: "wan = \"off\"\n".to_owned(),
             peers: Vec::new(),
         }
     }
@@ -116,7 +119,7 @@ impl Conf {
     pub fn text(&self) -> String {
         let mut text = format!(
             "[site]\nname = \"{0}\"\nprivate_key_file = \"key\"\ninterface = \"{0}\"\nmtu = {1}\n\
-             addresses = {2:?}\n{3}\n[dataplane]\n{4}\n[[uplink]]\nname = \"wan\"\nlisten_port = {5}\n{6}\n",
+             addresses = {2:?}\n{3}\n[dataplane]\n{4}\n[prefilter]\n{7}\n[[uplink]]\nname = \"wan\"\nlisten_port = {5}\n{6}\n",
             self.interface,
             self.mtu,
             self.addresses,
@@ -124,6 +127,7 @@ impl Conf {
             self.dataplane,
             self.port,
             self.uplink,
+            self.prefilter,
         );
         for peer in &self.peers {
             text += &format!(

@@ -38,6 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::path_desk::PathDesk;
 use crate::policy::PolicyInForce;
+use crate::prefilter::Prefilter;
 use crate::socket_file::{Purpose, SocketFile, SocketFileError};
 use crate::via::ViaPlan;
 use answers::Refused;
@@ -130,6 +131,7 @@ pub struct ApiState {
     flow_tables: Vec<Arc<FlowTable>>,
     counts: Box<dyn RuleHits>,
     desk: Arc<PathDesk>,
+    prefilter: Arc<Prefilter>,
     /// Keys the address hash of candidates.
     seed: u64,
     work: Arc<Semaphore>,
@@ -151,11 +153,20 @@ impl ApiState {
             flow_tables,
             counts,
             desk,
+            prefilter: Arc::default(),
             seed,
             work: Arc::new(Semaphore::new(WORK_MAX)),
             candidates: Arc::new(Semaphore::new(CANDIDATES_MAX)),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         })
+    }
+
+    /// The state with this pre-filter in the place of one that filters nothing; before anybody shares the state.
+    pub fn with_prefilter(mut self: Arc<Self>, prefilter: Arc<Prefilter>) -> Arc<Self> {
+        if let Some(own) = Arc::get_mut(&mut self) {
+            own.prefilter = prefilter;
+        }
+        self
     }
 
     /// Answers speak of `live` from here on.
@@ -225,7 +236,7 @@ fn operators_group() -> Option<u32> {
 }
 
 /// Every route: what `openapi.json` describes.
-const ROUTES: [(&str, &str); 13] = [
+const ROUTES: [(&str, &str); 15] = [
     ("get", "/v1/status"),
     ("get", "/v1/policy"),
     ("post", "/v1/policy/explain"),
@@ -239,6 +250,8 @@ const ROUTES: [(&str, &str); 13] = [
     ("post", "/v1/paths/{peer}/{path}/bandwidth"),
     ("get", "/v1/paths/{peer}/trace"),
     ("get", "/v1/events"),
+    ("get", "/v1/prefilter"),
+    ("post", "/v1/prefilter/command"),
 ];
 
 fn router(state: Arc<ApiState>) -> Router {
@@ -256,6 +269,8 @@ fn router(state: Arc<ApiState>) -> Router {
         bandwidth,
         trace,
         events,
+        prefilter,
+        prefilter_command,
     ] = ROUTES.map(|(_, path)| path);
     Router::new()
         .route(status, get(get_status))
@@ -270,6 +285,8 @@ fn router(state: Arc<ApiState>) -> Router {
         .route(bandwidth, post(post_bandwidth))
         .route(trace, get(get_trace))
         .route(events, get(get_events))
+        .route(prefilter, get(get_prefilter))
+        .route(prefilter_command, post(post_prefilter))
         .layer(DefaultBodyLimit::max(SMALL_LEN_MAX))
         .route(
             diff,
@@ -374,7 +391,9 @@ async fn get_status(State(state): Shared) -> Result<Response, Refused> {
     answer(state, |state| {
         let now = Instant::now();
         let (live, workers) = (state.live(), state.flow_tables.len());
-        Ok(views::status(&live, &state.desk, workers, now))
+        let mut status = views::status(&live, &state.desk, workers, now);
+        status.prefilter = Some(state.prefilter.summary());
+        Ok(status)
     })
     .await
 }
@@ -512,6 +531,22 @@ async fn get_events(State(state): Shared, query: Query1<EventsQuery>) -> Result<
     let found = wanted.find(&state.desk).await;
     drop(place);
     answer(state, move |_| Ok(found.answer())).await
+}
+
+async fn get_prefilter(State(state): Shared) -> Result<Response, Refused> {
+    answer(state, |state| Ok(state.prefilter.view(Instant::now()))).await
+}
+
+async fn post_prefilter(
+    State(state): Shared,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Refused> {
+    let request = answers::from_json(&body?)?;
+    answer(state, move |state| {
+        let done = state.prefilter.order(&request);
+        done.map_err(|it| Refused::conflict(it.field, it.error, it.fix))
+    })
+    .await
 }
 
 async fn get_openapi() -> Response {

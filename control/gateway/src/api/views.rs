@@ -49,6 +49,7 @@ pub fn status(live: &Live, desk: &PathDesk, workers: usize, now: Instant) -> Sta
         policy_generation: live.policy.table.generation(),
         policy_objects,
         unreachable: desk.unreachable(),
+        prefilter: None,
     }
 }
 
