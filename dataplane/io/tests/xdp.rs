@@ -26,18 +26,18 @@ const LANE: u16 = 40_001;
 const FAMILIES: [(&str, &str); 2] = [(FAR_V4, NEAR_V4), (FAR_V6, NEAR_V6)];
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Runs `near` in a namespace whose interface has the redirecting program; `far` runs at the other end.
+/// Runs `near` in a namespace whose interface has the redirecting program; `far` runs at the other end, from when `near`
+/// says on its sender that it has what it needs to hear it.
 fn world<T: Send + 'static>(
     test: &'static str,
     hook: Hook,
     queues: u32,
-    near: impl FnOnce(&Redirect) + Send + 'static,
+    near: impl FnOnce(&Redirect, &mpsc::Sender<()>) + Send + 'static,
     far: impl FnOnce() -> T + Send + 'static,
 ) {
     in_netns(test, move || {
         let (open_far, may_begin) = mpsc::channel();
         let far = with_far(queues, move || {
-            // Nothing is sent before somebody listens.
             may_begin.recv().ok().map(|()| {
                 let result = far();
                 // With the namespace its end of the pair would go.
@@ -54,9 +54,7 @@ fn world<T: Send + 'static>(
             }
             Err(error) => panic!("cannot attach: {error}"),
         };
-        // `near` opens its sockets before it hears anything.
-        open_far.send(()).unwrap();
-        near(&redirect);
+        near(&redirect, &open_far);
         drop(open_far);
         far.join().unwrap();
     });
@@ -147,11 +145,12 @@ fn echoes(test: &'static str, hook: Hook) {
         test,
         hook,
         1,
-        move |redirect| {
+        move |redirect, begin| {
             let mut socket = open(redirect, 0);
             let uplinks = [(UplinkId(3), Way::Interface(index_of(NEAR)))];
             socket.set_uplinks(&uplinks);
             let [mut v4, mut v6] = FAMILIES.map(|(_, near)| bind(near, PORT));
+            begin.send(()).unwrap();
             for (remote, local) in FAMILIES {
                 let far_port: u16 = ports.recv_timeout(PATIENCE).unwrap();
                 let got = recv_xdp(std::slice::from_mut(&mut socket), 5);
@@ -230,9 +229,10 @@ fn what_has_no_next_hop_is_too_long_or_has_another_source_goes_by_the_udp_socket
         "what_has_no_next_hop_is_too_long_or_has_another_source_goes_by_the_udp_socket",
         Hook::Native,
         1,
-        move |redirect| {
+        move |redirect, begin| {
             let mut socket = open(redirect, 0);
             let mut udp = bind("0.0.0.0", PORT);
+            begin.send(()).unwrap();
             let (on_link, behind): (u16, u16) = ports.recv_timeout(PATIENCE).unwrap();
             let elsewhere = Endpoint {
                 local: Some("127.0.0.9".parse().unwrap()),
@@ -294,8 +294,9 @@ fn two_queues_share_the_flows_and_a_queue_without_a_socket_goes_to_the_kernel() 
         "two_queues_share_the_flows_and_a_queue_without_a_socket_goes_to_the_kernel",
         Hook::Native,
         2,
-        move |redirect| {
+        move |redirect, begin| {
             let mut sockets = vec![open(redirect, 0), open(redirect, 1)];
+            begin.send(()).unwrap();
             ask_far.send(()).unwrap();
             let got = recv_xdp(&mut sockets, FLOWS);
             let on = |socket: usize| got.iter().filter(|got| got.0 == socket).count();
@@ -340,13 +341,14 @@ fn what_a_full_ring_drops_is_counted() {
         "what_a_full_ring_drops_is_counted",
         Hook::Native,
         1,
-        move |redirect| {
+        move |redirect, begin| {
             let options = XdpOptions {
                 ring_len: 64,
                 ..options(0)
             };
             let mut socket = XdpSocket::open(&options).unwrap();
             redirect.insert(0, socket.as_fd());
+            begin.send(()).unwrap();
             all_sent.recv_timeout(PATIENCE).unwrap();
             let until = Instant::now() + PATIENCE;
             let dropped = loop {
@@ -380,7 +382,7 @@ fn what_exceeds_the_rings_is_sent_in_rounds_and_none_twice() {
         "what_exceeds_the_rings_is_sent_in_rounds_and_none_twice",
         Hook::Native,
         1,
-        move |redirect| {
+        move |redirect, begin| {
             let options = XdpOptions {
                 ring_len: 64,
                 ..options(0)
@@ -388,6 +390,7 @@ fn what_exceeds_the_rings_is_sent_in_rounds_and_none_twice() {
             let mut socket = XdpSocket::open(&options).unwrap();
             redirect.insert(0, socket.as_fd());
             socket.set_neighbourhood(neighbourhood());
+            begin.send(()).unwrap();
             let port: u16 = ports.recv_timeout(PATIENCE).unwrap();
             for train in 0..TRAINS {
                 let datagrams: Vec<_> = (0..60)
@@ -427,15 +430,14 @@ fn what_exceeds_the_rings_is_sent_in_rounds_and_none_twice() {
 #[test]
 fn tcp_of_the_same_machine_goes_on_beside_it() {
     const LEN: usize = 300_000;
-    let (from_near, near_listens) = mpsc::channel();
     world(
         "tcp_of_the_same_machine_goes_on_beside_it",
         Hook::Native,
         1,
-        move |redirect| {
+        move |redirect, begin| {
             let mut socket = open(redirect, 0);
             let listener = TcpListener::bind((NEAR_V4, 2222)).unwrap();
-            from_near.send(()).unwrap();
+            begin.send(()).unwrap();
             let (mut stream, _) = listener.accept().unwrap();
             let mut bytes = vec![0; LEN];
             stream.read_exact(&mut bytes).unwrap();
@@ -445,7 +447,6 @@ fn tcp_of_the_same_machine_goes_on_beside_it() {
             assert_eq!(socket.counters().foreign, 0);
         },
         move || {
-            near_listens.recv_timeout(PATIENCE).unwrap();
             let mut udp = bind(FAR_V4, 0);
             let mut stream = TcpStream::connect((NEAR_V4, 2222)).unwrap();
             let sent = payload(9, LEN);
@@ -467,7 +468,7 @@ fn refusals_say_what_is_missing_and_a_closed_queue_opens_again() {
         "refusals_say_what_is_missing_and_a_closed_queue_opens_again",
         Hook::Native,
         1,
-        |_| {
+        |_, _| {
             let with = |mode, queue| {
                 let options = XdpOptions {
                     mode,
