@@ -1,0 +1,5 @@
+//! The built programs, as they are loaded. `build-objects` makes them from `bpf/`.
+
+/// `bpf/wan.bpf.c`: the WAN side.
+pub static WAN: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wan.o"));
