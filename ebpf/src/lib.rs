@@ -20,6 +20,7 @@ mod support;
 pub mod wan_abi;
 
 mod wan;
+mod xsk;
 
 pub use attach::{AttachError, Attachment};
 pub use classify::{Frame, Verdict, WanTwin};
@@ -31,3 +32,4 @@ pub use support::{Capability, Support};
 pub use wan::{
     Counter, Entry, InitiationLimit, Trial, WanConfig, WanError, WanFilter, WanReason, WanStats,
 };
+pub use xsk::{XskCounts, XskEnd, XskError, XskRedirect};

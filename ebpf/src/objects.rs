@@ -3,3 +3,6 @@
 /// `bpf/wan.bpf.c`: the WAN side.
 pub static WAN: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wan.o"));
+/// `bpf/xsk.bpf.c`: frames to AF_XDP sockets.
+pub static XSK: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/xsk.o"));

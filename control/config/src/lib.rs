@@ -37,4 +37,4 @@ pub use model::{
 };
 pub use peers::{Peer, PeerSet};
 pub use summary::Summary;
-pub use uplinks::{Probing, Rate, Uplink, Uplinks};
+pub use uplinks::{Probing, Rate, Uplink, UplinkIo, Uplinks};

@@ -288,14 +288,15 @@ fn measure(far: &Far, task: Task, size: usize, door: Door, span: Duration) -> Sa
             let redirect = Redirect::attach(NEAR, PORT, Hook::Native).unwrap();
             let ports = DoorPorts {
                 listen: PORT,
-                lane: None,
+                lane_v4: None,
+                lane_v6: None,
             };
             let options = XdpOptions {
                 mode: XdpMode::Copy,
                 ..XdpOptions::new(index_of(NEAR), 0, 1500, ports)
             };
             let mut socket = XdpSocket::open(&options).unwrap();
-            socket.set_neighbourhood(neighbourhood());
+            socket.set_neighbourhood(neighbourhood().into());
             redirect.insert(0, socket.as_fd());
             (Some(redirect), run(far, task, size, door, span, socket))
         }

@@ -12,6 +12,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -44,8 +45,10 @@ pub enum XdpMode {
 pub struct DoorPorts {
     /// The port that the site listens on.
     pub listen: u16,
-    /// This worker's own port, where it has one.
-    pub lane: Option<u16>,
+    /// This worker's own port of IPv4, where it has one.
+    pub lane_v4: Option<u16>,
+    /// This worker's own port of IPv6, where it has one.
+    pub lane_v6: Option<u16>,
 }
 
 /// What to open.
@@ -107,14 +110,14 @@ pub struct Neighbourhood {
 #[derive(Debug, thiserror::Error)]
 pub enum XdpError {
     /// No capability (`EPERM`).
-    #[error("AF_XDP needs CAP_NET_RAW: run as root, or set `wan_io = \"udp\"`")]
+    #[error("AF_XDP needs CAP_NET_RAW: run as root, or set [[uplink]] io = \"udp\"")]
     NotPermitted,
     /// The kernel was built without (`EAFNOSUPPORT`).
-    #[error("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS): set `wan_io = \"udp\"`")]
+    #[error("this kernel has no AF_XDP (CONFIG_XDP_SOCKETS): set [[uplink]] io = \"udp\"")]
     KernelLacks,
     /// Another socket has the queue (`EBUSY`).
     #[error(
-        "queue {queue} of interface {ifindex} has an AF_XDP socket of another program: stop that, or set `wan_io = \"udp\"`"
+        "queue {queue} of interface {ifindex} has an AF_XDP socket of another program: stop that, or set [[uplink]] io = \"udp\""
     )]
     Busy {
         /// The interface's index.
@@ -140,7 +143,7 @@ pub enum XdpError {
     },
     /// A frame would not fit into a chunk of memory.
     #[error(
-        "interface {ifindex} has an MTU of {mtu} B and AF_XDP takes {max} B: lower it, or set `wan_io = \"udp\"`"
+        "interface {ifindex} has an MTU of {mtu} B and AF_XDP takes {max} B: lower it, or set [[uplink]] io = \"udp\""
     )]
     MtuTooLarge {
         /// The interface's index.
@@ -200,7 +203,7 @@ pub struct XdpSocket {
     zero_copy: bool,
     note: Option<String>,
     uplinks: UplinkTable,
-    neighbourhood: Neighbourhood,
+    neighbourhood: Arc<Neighbourhood>,
     /// The kernel said that the interface is down: nothing is sent until the neighbourhood is told anew.
     is_down: bool,
     next_id: u16,
@@ -241,7 +244,7 @@ impl XdpSocket {
             zero_copy,
             note,
             uplinks: UplinkTable::default(),
-            neighbourhood: Neighbourhood::default(),
+            neighbourhood: Arc::default(),
             is_down: false,
             next_id: 0,
             counters: XdpCounters::default(),
@@ -269,7 +272,7 @@ impl XdpSocket {
     }
 
     /// Takes what control has found out. Before the first time everything is left to the UDP sockets.
-    pub fn set_neighbourhood(&mut self, neighbourhood: Neighbourhood) {
+    pub fn set_neighbourhood(&mut self, neighbourhood: Arc<Neighbourhood>) {
         self.neighbourhood = neighbourhood;
         self.is_down = false;
     }
@@ -358,7 +361,8 @@ impl XdpSocket {
         };
         let port = match endpoint.door {
             Door::Listen => Some(self.options.ports.listen),
-            Door::Lane => self.options.ports.lane,
+            Door::Lane if remote.is_ipv4() => self.options.ports.lane_v4,
+            Door::Lane => self.options.ports.lane_v6,
         };
         let source = endpoint.local.unwrap_or(hop.source);
         let packet_len = train.segment_len + ip_headers_len(&remote);

@@ -63,7 +63,8 @@ fn world<T: Send + 'static>(
 fn options(queue: u32) -> XdpOptions {
     let ports = DoorPorts {
         listen: PORT,
-        lane: Some(LANE),
+        lane_v4: Some(LANE),
+        lane_v6: Some(LANE),
     };
     XdpOptions {
         mode: XdpMode::Copy,
@@ -73,7 +74,7 @@ fn options(queue: u32) -> XdpOptions {
 
 fn open(redirect: &Redirect, queue: u32) -> XdpSocket {
     let mut socket = XdpSocket::open(&options(queue)).unwrap();
-    socket.set_neighbourhood(neighbourhood());
+    socket.set_neighbourhood(neighbourhood().into());
     redirect.insert(queue, socket.as_fd());
     socket
 }
@@ -263,7 +264,7 @@ fn what_has_no_next_hop_is_too_long_or_has_another_source_goes_by_the_udp_socket
             // Nothing known: all of it goes by the socket.
             drop(socket);
             let mut blank = open(redirect, 0);
-            blank.set_neighbourhood(Neighbourhood::default());
+            blank.set_neighbourhood(Neighbourhood::default().into());
             let mut done = TrainSet::default();
             assert_eq!(blank.send_rest(&batch, &mut done).sent_packets, 0);
             assert!(done.is_empty());
@@ -389,7 +390,7 @@ fn what_exceeds_the_rings_is_sent_in_rounds_and_none_twice() {
             };
             let mut socket = XdpSocket::open(&options).unwrap();
             redirect.insert(0, socket.as_fd());
-            socket.set_neighbourhood(neighbourhood());
+            socket.set_neighbourhood(neighbourhood().into());
             begin.send(()).unwrap();
             let port: u16 = ports.recv_timeout(PATIENCE).unwrap();
             for train in 0..TRAINS {
