@@ -85,13 +85,8 @@ impl XdpUplinks {
             }
         }
         if !this.interfaces.is_empty() {
-            match rtnetlink::new_connection() {
-                Ok((connection, handle, _)) => {
-                    this.netlink = Some(Netlink {
-                        handle,
-                        _connection: tokio::spawn(connection),
-                    });
-                }
+            match Netlink::open() {
+                Ok(netlink) => this.netlink = Some(netlink),
                 Err(error) => tracing::warn!(%error, "no netlink: AF_XDP only receives"),
             }
         }
@@ -114,7 +109,9 @@ impl XdpUplinks {
         let Some(netlink) = &self.netlink else { return };
         let remotes = remotes(registry);
         for interface in &mut self.interfaces {
-            let seen = netlink.neighbourhood(interface, &remotes, mark).await;
+            let seen = netlink
+                .neighbourhood(interface.index, interface.is_lone, &remotes, mark)
+                .await;
             let seen = seen.unwrap_or_else(|error| {
                 tracing::debug!(uplink = interface.uplink, %error, "cannot ask for neighbours");
                 Neighbourhood::default()
@@ -189,7 +186,11 @@ fn open_interface(
     tracing::info!(
         interface = name,
         queues,
-        mode = if copies.is_some() { "copy" } else { "zero copy" },
+        mode = if copies.is_some() {
+            "copy"
+        } else {
+            "zero copy"
+        },
         why = copies.unwrap_or_default(),
         "AF_XDP runs"
     );
@@ -213,13 +214,22 @@ fn remotes(registry: &Registry) -> BTreeSet<IpAddr> {
 }
 
 impl Netlink {
+    fn open() -> std::io::Result<Self> {
+        let (connection, handle, _) = rtnetlink::new_connection()?;
+        Ok(Self {
+            handle,
+            _connection: tokio::spawn(connection),
+        })
+    }
+
+    /// What is behind an interface; nothing while it is down.
     async fn neighbourhood(
         &self,
-        interface: &XdpInterface,
+        index: u32,
+        is_lone: bool,
         remotes: &BTreeSet<IpAddr>,
         mark: Option<u32>,
     ) -> Result<Neighbourhood, rtnetlink::Error> {
-        let index = interface.index;
         let mut links = self.handle.link().get().match_index(index).execute();
         let Some(link) = links.try_next().await? else {
             return Ok(Neighbourhood::default());
@@ -261,7 +271,7 @@ impl Netlink {
                 mac: *mac,
                 source,
                 mtu: route.mtu.map_or(link_mtu, |mtu| mtu.min(link_mtu)),
-                by_routes: interface.is_lone,
+                by_routes: is_lone,
             };
             next_hops.insert(*remote, hop);
         }
@@ -336,7 +346,9 @@ impl Netlink {
     /// not pass where it would notice.
     async fn revive(&self, index: u32, neighbour: IpAddr) {
         let request = self.handle.neighbours().add(index, neighbour);
-        let request = request.state(NeighbourState::None).flags(NeighbourFlags::Use);
+        let request = request
+            .state(NeighbourState::None)
+            .flags(NeighbourFlags::Use);
         if let Err(error) = request.replace().execute().await {
             tracing::debug!(%error, "cannot have a neighbour asked");
         }
@@ -402,3 +414,129 @@ fn ip_of(address: RouteAddress) -> Option<IpAddr> {
 
 /// As many as the program's map takes.
 const QUEUES_MAX: u32 = 256;
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    fn ip(args: &str) {
+        let status = Command::new("ip").args(args.split(' ')).status().unwrap();
+        assert!(status.success(), "ip {args}");
+    }
+
+    fn addr(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn next_hops_are_those_of_the_kernel() {
+        let inside = std::thread::spawn(|| {
+            if unshare(CloneFlags::CLONE_NEWNET).is_err() {
+                let required = std::env::var_os("PATRONUS_REQUIRE_ROOT_TESTS");
+                assert!(
+                    required.is_none_or(|value| value != "1"),
+                    "may not be skipped"
+                );
+                println!("skipped: no network namespace");
+                return;
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(kernel_and_table());
+        });
+        if let Err(panic) = inside.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+
+    async fn kernel_and_table() {
+        for command in [
+            "link add wan0 address 02:00:00:00:00:01 type veth peer name far",
+            "link set wan0 mtu 1400",
+            "addr add 10.7.0.1/24 dev wan0",
+            "-6 addr add 2001:db8:7::1/64 dev wan0 nodad",
+            "link set far up",
+        ] {
+            ip(command);
+        }
+        let netlink = Netlink::open().unwrap();
+        let index = nix::net::if_::if_nametoindex("wan0").unwrap();
+        let remotes = [
+            "10.7.0.9",
+            "10.7.0.10",
+            "203.0.113.7",
+            "198.51.100.7",
+            "2001:db8:7::9",
+            "2001:db8:9::7",
+        ];
+        let remotes: BTreeSet<IpAddr> = remotes.map(addr).into();
+        let look = async || {
+            let seen = netlink.neighbourhood(index, true, &remotes, None).await;
+            seen.unwrap()
+        };
+        assert_eq!(look().await, Neighbourhood::default(), "it is down");
+
+        for command in [
+            "link set wan0 up",
+            "route add 203.0.113.0/24 via 10.7.0.2 dev wan0 mtu 1300",
+            "-6 route add 2001:db8:9::/48 via 2001:db8:7::2 dev wan0",
+            "neigh replace 10.7.0.2 lladdr 02:00:00:00:00:02 dev wan0 nud permanent",
+            "neigh replace 10.7.0.9 lladdr 02:00:00:00:00:09 dev wan0 nud reachable",
+            "-6 neigh replace 2001:db8:7::2 lladdr 02:00:00:00:00:02 dev wan0 nud permanent",
+            "-6 neigh replace 2001:db8:7::9 lladdr 02:00:00:00:00:09 dev wan0 nud permanent",
+        ] {
+            ip(command);
+        }
+        let hop = |mac: u8, source: &str, mtu| NextHop {
+            mac: Mac([2, 0, 0, 0, 0, mac]),
+            source: addr(source),
+            mtu,
+            by_routes: true,
+        };
+        let wanted: BTreeMap<IpAddr, NextHop> = [
+            ("10.7.0.9", hop(9, "10.7.0.1", 1400)),
+            ("203.0.113.7", hop(2, "10.7.0.1", 1300)),
+            ("2001:db8:7::9", hop(9, "2001:db8:7::1", 1400)),
+            ("2001:db8:9::7", hop(2, "2001:db8:7::1", 1400)),
+        ]
+        .map(|(to, hop)| (addr(to), hop))
+        .into();
+        // The kernel takes addresses and carriers into service in its own time.
+        let until = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let seen = loop {
+            let seen = look().await;
+            if seen.next_hops == wanted {
+                break seen;
+            }
+            assert!(std::time::Instant::now() < until, "{seen:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        };
+        assert_eq!(seen.mac, Mac([2, 0, 0, 0, 0, 1]));
+        assert_eq!(
+            BTreeSet::from_iter(seen.addresses),
+            BTreeSet::from([addr("10.7.0.1"), addr("2001:db8:7::1")])
+        );
+
+        ip("neigh replace 10.7.0.9 lladdr 02:00:00:00:00:0a dev wan0 nud stale");
+        let seen = look().await;
+        let stale = seen.next_hops[&addr("10.7.0.9")];
+        assert_eq!(stale.mac, Mac([2, 0, 0, 0, 0, 10]), "usable until it fails");
+        let shown = Command::new("ip")
+            .args(["neigh", "show", "10.7.0.9", "dev", "wan0"])
+            .output()
+            .unwrap();
+        let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+        assert!(
+            !shown.contains("STALE"),
+            "the kernel was not asked: {shown}"
+        );
+        ip("link set wan0 down");
+        assert_eq!(look().await, Neighbourhood::default());
+    }
+}

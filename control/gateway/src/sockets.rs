@@ -2,8 +2,8 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 use std::os::fd::AsFd;
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use patronus_io::{
@@ -132,7 +132,10 @@ impl Sockets {
             addrs.find_map(|addr| (addr.is_ipv6() == is_v6).then(|| addr.port()))
         };
         DoorPorts {
-            listen: self.addrs(Door::Listen).next().map_or(0, |addr| addr.port()),
+            listen: self
+                .addrs(Door::Listen)
+                .next()
+                .map_or(0, |addr| addr.port()),
             lane_v4: port(Door::Lane, false),
             lane_v6: port(Door::Lane, true),
         }

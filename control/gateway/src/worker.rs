@@ -493,7 +493,10 @@ impl Worker {
         }
         self.engine.udp_sent(sent, own_sent, own_failed, &reasons);
         if demoted {
-            tracing::warn!(worker = self.id().0, "UDP_SEGMENT refused: offload no-udp-gso from here on");
+            tracing::warn!(
+                worker = self.id().0,
+                "UDP_SEGMENT refused: offload no-udp-gso from here on"
+            );
             self.engine.set_trains(TrainLimits::SINGLE);
         }
         unreachable
