@@ -22,6 +22,7 @@ mod support;
 pub mod wan_abi;
 
 mod wan;
+mod xsk;
 
 pub use attach::{AttachError, Attachment};
 pub use classify::{Frame, Verdict, WanTwin};
@@ -35,3 +36,4 @@ pub use support::{Capability, Support};
 pub use wan::{
     Counter, Entry, InitiationLimit, Trial, WanConfig, WanError, WanFilter, WanReason, WanStats,
 };
+pub use xsk::{XskCounts, XskEnd, XskError, XskRedirect};

@@ -11,3 +11,7 @@ pub static GENERATOR: &[u8] =
 /// `bpf/lan.bpf.c`: the LAN side.
 pub static LAN: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/lan.o"));
+
+/// `bpf/xsk.bpf.c`: frames to AF_XDP sockets.
+pub static XSK: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/xsk.o"));

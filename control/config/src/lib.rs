@@ -40,5 +40,5 @@ pub use model::{
 pub use peers::{Peer, PeerSet};
 pub use prefilter::{InitiationLimit, LanHook, PrefilterSettings, WanHook};
 pub use summary::Summary;
-pub use uplinks::{Probing, Rate, Uplink, Uplinks};
+pub use uplinks::{Probing, Rate, Uplink, UplinkIo, Uplinks};
 pub use via::{Via, WhenUnreachable};

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use crate::check::{integer, parsed};
+use crate::check::{integer, parsed, word};
 use crate::diagnostic::{Line, Report};
 use crate::model::{DEFAULT_LISTEN_PORT, FirewallMark, InterfaceName, Name};
 use crate::raw::{Raw, RawUplink};
@@ -36,6 +36,23 @@ pub struct Uplink {
     pub is_metered: bool,
     /// How often paths over it are probed.
     pub probing: Probing,
+    /// How its packets get between the interface and the workers.
+    pub io: UplinkIo,
+}
+
+/// How packets get between an uplink's interface and the workers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UplinkIo {
+    /// `udp`: by UDP sockets, through the kernel's stack, with its offloads.
+    #[default]
+    Udp,
+    /// `af-xdp`: by AF_XDP where that is possible, and by UDP sockets where not.
+    AfXdp,
+}
+
+impl UplinkIo {
+    /// Every kind with the word for it.
+    pub const WORDS: [(&'static str, Self); 2] = [("udp", Self::Udp), ("af-xdp", Self::AfXdp)];
 }
 
 /// Bits per second.
@@ -99,6 +116,7 @@ impl Default for Uplink {
             down: None,
             is_metered: false,
             probing: Probing::new(false),
+            io: UplinkIo::Udp,
         }
     }
 }
@@ -202,7 +220,7 @@ pub(crate) fn check_uplinks(raw: Vec<RawUplink>, report: &mut Report) -> DraftUp
     DraftUplinks { uplinks, lines }
 }
 
-fn check_uplink(raw: RawUplink, several: bool, report: &mut Report) -> Uplink {
+fn check_uplink(mut raw: RawUplink, several: bool, report: &mut Report) -> Uplink {
     let missing = |key: &str, value: &Option<Raw<String>>| {
         several && value.is_none() && !raw.broken.contains(&key)
     };
@@ -226,6 +244,23 @@ fn check_uplink(raw: RawUplink, several: bool, report: &mut Report) -> Uplink {
         ..Uplink::default()
     };
     let cost = integer(raw.cost.as_ref(), "[[uplink]] cost", 0..=u16::MAX, report);
+    let io_line = raw.io.as_ref().map(|io| io.line);
+    let io = word(
+        raw.io.take(),
+        "[[uplink]] io: unknown kind",
+        &UplinkIo::WORDS,
+        report,
+    )
+    .unwrap_or_default();
+    if let (UplinkIo::AfXdp, None, Some(line)) = (io, &raw.interface, io_line)
+        && !raw.broken.contains(&"interface")
+    {
+        report.at(
+            line,
+            "[[uplink]] io: af-xdp takes the queues of one interface: add interface = \"eth0\""
+                .to_owned(),
+        );
+    }
     Uplink {
         probing: check_probing(&raw, defaults.probing, report),
         up: rate(raw.up_mbit, "[[uplink]] up_mbit", report),
@@ -234,6 +269,7 @@ fn check_uplink(raw: RawUplink, several: bool, report: &mut Report) -> Uplink {
         interface: parsed(raw.interface, "[[uplink]] interface", report),
         cost: cost.unwrap_or(defaults.cost),
         is_metered,
+        io,
     }
 }
 

@@ -27,6 +27,7 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::af_xdp::XdpUplinks;
 use crate::api::{ApiServer, ApiState, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
@@ -107,6 +108,7 @@ struct Daemon {
     in_force: Arc<PolicyInForce>,
     denials: DenialLog,
     uplinks: UplinkWatch,
+    xdp: XdpUplinks,
     path_log: PathLog,
     via: ViaDoor,
     prefilter: Arc<Prefilter>,
@@ -156,7 +158,8 @@ impl Daemon {
         let workers = tun.queues.len();
         let mark = startup::configured_mark(&config.uplinks);
         let port = config.uplinks.listen_port;
-        let uplinks = startup::bind_uplinks(&config, port, mark, workers, None)?;
+        let mut uplinks = startup::bind_uplinks(&config, port, mark, workers, None)?;
+        let xdp = XdpUplinks::open(&config, &mut uplinks);
         let mut watch = UplinkWatch::new(&config.uplinks).context(NO_NETLINK)?;
         let uplink_news = watch.look().await;
         let offload = startup::offload_report(&tun, &uplinks);
@@ -191,7 +194,7 @@ impl Daemon {
             .collect();
         let exchange = Arc::new(Exchange::new(snapshot.clone(), mailboxes));
         uplink_news.tell(&exchange);
-        let trains = worker::trains_of(uplinks.sockets.iter().flat_map(|sockets| sockets.iter()));
+        let trains = worker::trains_of(uplinks.sockets.iter());
         let engines = engines(&config, workers, &snapshot, |worker| EngineConfig {
             worker,
             workers,
@@ -274,6 +277,7 @@ impl Daemon {
             in_force,
             denials: DenialLog::new(epoch),
             uplinks: watch,
+            xdp,
             path_log: PathLog::new(epoch),
             via,
             prefilter,
@@ -361,6 +365,7 @@ impl Daemon {
                     self.retry_uplinks();
                     self.prefilter.look(None);
                     self.learn_receivers();
+                    self.xdp.look(&self.registry, self.mark, &self.exchange).await;
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
                         // In case a message of netlink was lost.
@@ -462,6 +467,9 @@ impl Daemon {
         if running != (&new.site.interface, &new.dataplane) {
             tracing::warn!("[site] interface and [dataplane] take effect at the next start");
             (new.site.interface, new.dataplane) = (running.0.clone(), running.1.clone());
+        }
+        if startup::io_of(&new.uplinks).ne(startup::io_of(&self.config.uplinks)) {
+            tracing::warn!("[[uplink]] io takes effect at the next start");
         }
         let mark = startup::configured_mark(&new.uplinks);
         // `wg set` may have moved the port: what counts is where the sockets are. Who asks for any port keeps it.
@@ -579,6 +587,7 @@ impl Daemon {
 
     fn move_sockets(&mut self, uplinks: startup::Uplinks) {
         (self.port, self.ports) = (uplinks.port, uplinks.ports());
+        self.xdp.set_ports(&uplinks.sockets);
         for (at, sockets) in uplinks.sockets.into_iter().enumerate() {
             self.exchange
                 .order(WorkerId(at as u8), Order::Sockets(Box::new(sockets)));
@@ -667,6 +676,7 @@ impl Daemon {
         drop(self.uapi.take());
         drop(self.api.take());
         self.exchange.stop();
+        self.xdp.log_counts();
         let mut counters: Vec<Counters> = Vec::new();
         for (at, worker) in self.workers.drain(..).enumerate() {
             match worker.join() {

@@ -9,10 +9,12 @@ use crossbeam::channel::{Receiver, Sender};
 use crossbeam::queue::ArrayQueue;
 use crossbeam::utils::CachePadded;
 use patronus_engine::{Event, Handoff, PathOrder, Snapshot};
-use patronus_io::{UdpSocket, UplinkSet, Waker, Way};
+use patronus_io::{Neighbourhood, UplinkSet, Waker, Way};
 use patronus_packet::UplinkId;
 use patronus_tunnel::WorkerId;
 use tokio::sync::Notify;
+
+use crate::sockets::Sockets;
 
 /// Packets that may wait for a worker: 256 superpackets are 16 MiB.
 const INBOX_MAX: usize = 256;
@@ -68,46 +70,16 @@ impl EventSource {
 /// An order from control to one worker.
 #[derive(Debug)]
 pub enum Order {
-    /// Use these sockets from here on; the old ones are closed.
+    /// Use these UDP sockets from here on; the old ones are closed.
     Sockets(Box<Sockets>),
+    /// What is behind the interface with this index, for the queues that are served by AF_XDP.
+    Neighbourhood(u32, Arc<Neighbourhood>),
     /// The interface of each uplink from here on; before an order about paths that follows from it.
     Uplinks(Arc<[(UplinkId, Way)]>),
     /// Something about paths.
     Path(PathOrder),
     /// Mark the datagrams of these sockets; `None` removes the mark.
     Mark(Option<u32>),
-}
-
-/// A worker's sockets on the uplink: per address family one on the port that the site listens on, and one of the
-/// worker's own where lanes are on.
-#[derive(Debug, Default)]
-pub struct Sockets(Vec<UdpSocket>);
-
-impl Sockets {
-    /// Adds a socket.
-    pub fn push(&mut self, socket: UdpSocket) {
-        self.0.push(socket);
-    }
-
-    /// Number of sockets.
-    pub fn count(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The socket with that number, in the order they were added.
-    pub fn get_mut(&mut self, at: usize) -> Option<&mut UdpSocket> {
-        self.0.get_mut(at)
-    }
-
-    /// The sockets there are.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut UdpSocket> {
-        self.0.iter_mut()
-    }
-
-    /// The sockets there are.
-    pub fn iter(&self) -> impl Iterator<Item = &UdpSocket> {
-        self.0.iter()
-    }
 }
 
 /// One worker's letter box.

@@ -3,6 +3,7 @@
 //! Owns threads and file descriptors and brings the pure crates to life. Control (tokio, one thread) and
 //! workers (plain pinned threads) meet in [`exchange`]: snapshots go down, counters and events come up.
 
+mod af_xdp;
 mod api;
 mod daemon;
 mod denials;
@@ -20,6 +21,7 @@ pub mod prefilter;
 mod registry;
 mod report;
 mod socket_file;
+mod sockets;
 mod startup;
 mod uapi;
 mod uapi_server;

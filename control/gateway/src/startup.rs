@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
-use patronus_config::{CipherCode, Config, InterfaceName, OffloadLimit, Pinning};
+use patronus_config::{CipherCode, Config, InterfaceName, OffloadLimit, Pinning, UplinkIo};
 use patronus_io::tun::open_with;
 use patronus_io::{
     Backend, Core, OffloadReport, TunDevice, TunError, TunOffload, UdpError, UdpOffload,
@@ -12,7 +12,7 @@ use patronus_io::{
 
 use patronus_packet::Door;
 
-use crate::exchange::Sockets;
+use crate::sockets::Sockets;
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -184,6 +184,14 @@ pub fn offload_report(tun: &TunDevice, uplinks: &Uplinks) -> OffloadReport {
 /// The mark that the configuration wants.
 pub fn configured_mark(uplinks: &patronus_config::Uplinks) -> Option<u32> {
     uplinks.mark.map(|mark| mark.number())
+}
+
+/// Which interfaces run by AF_XDP and which do not.
+pub fn io_of(
+    uplinks: &patronus_config::Uplinks,
+) -> impl Iterator<Item = (Option<&InterfaceName>, UplinkIo)> {
+    let uplinks = uplinks.iter();
+    uplinks.map(|uplink| (uplink.interface.as_ref(), uplink.io))
 }
 
 /// The interface to bind all sockets to: that of a lone uplink, if it names one. Of several, each datagram names its own.

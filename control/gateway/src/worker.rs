@@ -15,14 +15,15 @@ use arc_swap::Cache;
 use patronus_engine::{Counters, DropReason, Engine, Handoff, PathOrder};
 use patronus_io::{
     Core, Next, Poller, SendFailure, SpinThenSleep, Token, TunFault, TunOffload, TunQueue,
-    UdpSocket, UplinkSet, Way, pin_current_thread,
+    UplinkSet, Way, pin_current_thread,
 };
 use patronus_packet::batch::{Joining, TrainLimits, TunBatch, TunWrite, UdpBatch};
 use patronus_packet::{Cutter, Padding, TunFrame, UdpFrame, UplinkId, parse};
 use patronus_path::StateReason;
 use patronus_tunnel::WorkerId;
 
-use crate::exchange::{EventSink, Exchange, Order, Sockets};
+use crate::exchange::{EventSink, Exchange, Order};
+use crate::sockets::{Sockets, shorter};
 
 /// Trains read from a socket in one turn: up to a quarter of a megabyte. Short turns, for whoever else
 /// talks to this worker waits for the end of one.
@@ -48,7 +49,7 @@ const REFUSALS_MAX: usize = 8;
 const PANICS_PER_S_MAX: u32 = 100;
 
 const TUN: Token = Token(0);
-/// The first socket's; the others follow.
+/// The first door's to the WAN; the others follow.
 const UDP: Token = Token(1);
 
 /// Everything a worker needs to begin.
@@ -174,9 +175,9 @@ impl Worker {
     }
 
     fn register_sockets(&mut self) {
-        for (at, socket) in self.sockets.iter().enumerate() {
-            let registered = self.poller.register(socket.as_fd(), Token(UDP.0 + at));
-            self.report_register("UDP socket", registered);
+        for (at, fd) in self.sockets.fds().enumerate() {
+            let registered = self.poller.register(fd, Token(UDP.0 + at));
+            self.report_register("uplink", registered);
         }
         self.ready = vec![true; UDP.0 + self.sockets.count()];
     }
@@ -367,10 +368,7 @@ impl Worker {
             if !self.ready[UDP.0 + at] {
                 continue;
             }
-            let Some(socket) = self.sockets.get_mut(at) else {
-                continue;
-            };
-            let filled = match socket.recv(frames) {
+            let filled = match self.sockets.recv(at, frames) {
                 Ok(filled) => filled,
                 Err(error) => {
                     tracing::debug!(worker = self.engine.worker().0, %error, "cannot read from the uplink");
@@ -392,11 +390,7 @@ impl Worker {
     }
 
     fn count_truncated(&mut self) {
-        let truncated: u64 = self
-            .sockets
-            .iter()
-            .map(|socket| socket.recv_counters().truncated)
-            .sum();
+        let truncated = self.sockets.truncated();
         if truncated > self.truncated_seen {
             self.engine.count_truncated(truncated - self.truncated_seen);
         }
@@ -459,12 +453,13 @@ impl Worker {
         let mut handled = 0;
         let (mut sent, mut own_sent, mut own_failed) = (0, 0, 0);
         let mut failed = [0u64; SendFailure::ALL.len()];
-        let mut demoted = None;
+        let mut demoted = false;
         let mut unreachable = UplinkSet::default();
         let mut refused: [_; REFUSALS_MAX] = [None; REFUSALS_MAX];
         let mut refusals = 0;
-        for socket in self.sockets.iter_mut() {
-            let report = socket.send(batch);
+        self.sockets.begin_batch();
+        for at in 0..self.sockets.count() {
+            let report = self.sockets.send(at, batch);
             handled += report.sent_packets + report.failed_total();
             sent += report.sent_packets - report.own_sent_packets;
             own_sent += report.own_sent_packets;
@@ -472,9 +467,7 @@ impl Worker {
                 *sum += report.failed[at] - report.own_failed[at];
                 own_failed += report.own_failed[at];
             }
-            if report.gso_demoted {
-                demoted = Some(socket.local_addr());
-            }
+            demoted |= report.gso_demoted;
             unreachable = unreachable.union(report.unreachable);
             for refusal in report.refused.into_iter().flatten() {
                 if let Some(slot) = refused.get_mut(refusals) {
@@ -499,8 +492,11 @@ impl Worker {
                 .handle_send_failure(&refusal.endpoint, reason, now);
         }
         self.engine.udp_sent(sent, own_sent, own_failed, &reasons);
-        if let Some(addr) = demoted {
-            tracing::warn!(worker = self.id().0, %addr, "UDP_SEGMENT refused: offload no-udp-gso from here on");
+        if demoted {
+            tracing::warn!(
+                worker = self.id().0,
+                "UDP_SEGMENT refused: offload no-udp-gso from here on"
+            );
             self.engine.set_trains(TrainLimits::SINGLE);
         }
         unreachable
@@ -524,9 +520,7 @@ impl Worker {
     }
 
     fn set_uplinks(&mut self) {
-        for socket in self.sockets.iter_mut() {
-            socket.set_uplinks(&self.uplinks);
-        }
+        self.sockets.set_uplinks(&self.uplinks);
     }
 
     fn write_packets(&mut self) {
@@ -565,14 +559,17 @@ impl Worker {
                         break;
                     }
                 }
-                for old in self.sockets.iter() {
-                    let _ = self.poller.deregister(old.as_fd());
+                for old in self.sockets.fds() {
+                    let _ = self.poller.deregister(old);
                 }
                 self.count_truncated();
-                self.truncated_seen = 0;
-                self.sockets = *sockets;
+                self.sockets.replace_udp(*sockets);
+                self.truncated_seen = self.sockets.truncated();
                 self.set_uplinks();
                 self.register_sockets();
+            }
+            Order::Neighbourhood(ifindex, neighbourhood) => {
+                self.sockets.set_neighbourhood(ifindex, &neighbourhood);
             }
             Order::Uplinks(uplinks) => {
                 self.uplinks = uplinks;
@@ -598,6 +595,7 @@ impl Worker {
 
     /// Closes the books: what still waits in the inbox or for a handshake is dropped and counted.
     fn finish(mut self) -> Counters {
+        self.report_xdp();
         self.drain();
         let now = Instant::now();
         let exchange = self.exchange.clone();
@@ -612,15 +610,33 @@ impl Worker {
     }
 }
 
+impl Worker {
+    /// What went by AF_XDP, and what its rings lost.
+    fn report_xdp(&self) {
+        for socket in self.sockets.xdp() {
+            let (counters, drops) = (socket.counters(), socket.drops().unwrap_or_default());
+            tracing::info!(
+                worker = self.id().0,
+                ifindex = socket.ifindex(),
+                queue = socket.queue(),
+                received = counters.received,
+                sent = counters.sent,
+                left_to_udp = counters.left,
+                foreign = counters.foreign,
+                corrupt = counters.corrupt,
+                ring_full = drops.ring_full + drops.no_chunk,
+                dropped = drops.other,
+                "AF_XDP"
+            );
+        }
+    }
+}
+
 /// Forwarded and own datagrams for which there is no socket of their family and door.
 fn without_socket(batch: &UdpBatch, sockets: &Sockets) -> (u64, u64) {
     let mut count = (0, 0);
     for train in batch.trains() {
-        let fits = |socket: &UdpSocket| {
-            socket.door() == train.endpoint.door
-                && socket.local_addr().is_ipv6() == train.endpoint.remote.is_ipv6()
-        };
-        match (sockets.iter().any(fits), train.own) {
+        match (sockets.serve(&train.endpoint), train.own) {
             (true, _) => {}
             (false, false) => count.0 += u64::from(train.packets),
             (false, true) => count.1 += u64::from(train.packets),
@@ -673,14 +689,9 @@ pub fn joining_of(offload: TunOffload) -> Joining {
 }
 
 /// How long a train all of these sockets take.
-pub fn trains_of<'a>(sockets: impl Iterator<Item = &'a UdpSocket>) -> TrainLimits {
-    let limits = sockets.map(UdpSocket::max_train);
-    limits
-        .reduce(|a, b| TrainLimits {
-            segments: a.segments.min(b.segments),
-            bytes: a.bytes.min(b.bytes),
-        })
-        .unwrap_or(TrainLimits::SINGLE)
+pub fn trains_of<'a>(sockets: impl Iterator<Item = &'a Sockets>) -> TrainLimits {
+    let limits = sockets.filter_map(Sockets::max_train);
+    limits.reduce(shorter).unwrap_or(TrainLimits::SINGLE)
 }
 
 fn reason_of(failure: SendFailure) -> DropReason {

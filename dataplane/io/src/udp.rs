@@ -18,6 +18,7 @@ use crate::offload::UdpOffload;
 use crate::sys;
 use crate::udp_send::Sender;
 use crate::uplink::{UplinkTable, Way};
+use crate::wan::TrainSet;
 
 pub use crate::udp_send::{Refusal, SendFailure, SendReport};
 
@@ -251,7 +252,22 @@ impl UdpSocket {
     /// by one, none twice; whether that is remembered is in [`SendReport::gso_demoted`] and
     /// [`offload`](Self::offload). A source address that the machine has lost is left out once, and counted.
     pub fn send(&mut self, batch: &UdpBatch) -> SendReport {
-        let report = self.sender.send(&self.socket, batch, &self.options);
+        let none = TrainSet::default();
+        let report = self
+            .sender
+            .send::<false>(&self.socket, batch, &none, &self.options);
+        self.note_demotion(report)
+    }
+
+    /// [`send`](Self::send) without the trains of `done`, which went another way.
+    pub fn send_but(&mut self, batch: &UdpBatch, done: &TrainSet) -> SendReport {
+        let report = self
+            .sender
+            .send::<true>(&self.socket, batch, done, &self.options);
+        self.note_demotion(report)
+    }
+
+    fn note_demotion(&mut self, report: SendReport) -> SendReport {
         if report.gso_demoted {
             self.notes.push(GSO_DEMOTED.to_owned());
         }

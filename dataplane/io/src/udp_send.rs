@@ -16,6 +16,7 @@ use crate::mmsg::{Outgoing, Slots};
 use crate::sys;
 use crate::udp::UdpOptions;
 use crate::uplink::{UplinkSet, UplinkTable};
+use crate::wan::TrainSet;
 
 /// Why datagrams were not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -155,6 +156,26 @@ impl SendReport {
         }
     }
 
+    /// Counts a train that left whole, by another way than a UDP socket.
+    pub(crate) fn count_train_sent(&mut self, train: &Train) {
+        let packets = u64::from(train.packets);
+        self.sent_packets += packets;
+        self.sent_bytes += train.len as u64;
+        if train.own {
+            self.own_sent_packets += packets;
+        }
+    }
+
+    /// Counts a train for which there was no room.
+    pub(crate) fn count_train_blocked(&mut self, train: &Train) {
+        let packets = u64::from(train.packets);
+        self.failed[SendFailure::NoBuffers as usize] += packets;
+        self.would_block_packets += packets;
+        if train.own {
+            self.own_failed[SendFailure::NoBuffers as usize] += packets;
+        }
+    }
+
     /// Counts a train that may not be given to the kernel, since its uplink has no interface.
     fn count_stranded(&mut self, train: &Train) {
         let packets = u64::from(train.packets);
@@ -245,26 +266,31 @@ impl Sender {
         }
     }
 
-    /// See [`crate::UdpSocket::send`].
-    pub(crate) fn send(
+    /// See [`crate::UdpSocket::send`]. `LEFT_OUT` says whether `done` is looked at: without it, it costs nothing.
+    pub(crate) fn send<const LEFT_OUT: bool>(
         &mut self,
         socket: &Socket,
         batch: &UdpBatch,
+        done: &TrainSet,
         options: &UdpOptions,
     ) -> SendReport {
         let mut report = SendReport::default();
         let mut patience = Patience::default();
         let mut at = Position::default();
         self.shape.narrow.tick();
-        for train in batch.trains() {
-            if self.shape.serves(&train.endpoint) && self.shape.ifindex(&train.endpoint).is_none() {
+        for (number, train) in batch.trains().iter().enumerate() {
+            if self.shape.serves(&train.endpoint)
+                && self.shape.ifindex(&train.endpoint).is_none()
+                && !(LEFT_OUT && done.contains(number))
+            {
                 report.count_stranded(train);
             }
         }
         loop {
-            let mut pieces = Pieces {
+            let mut pieces = Pieces::<LEFT_OUT> {
                 shape: &self.shape,
                 batch,
+                done,
                 at,
             };
             let attempt = self
@@ -395,22 +421,25 @@ impl<'a> Piece<'a> {
     }
 }
 
-/// The entries of a batch from a position on.
+/// The entries of a batch from a position on, without the trains in `done` where `LEFT_OUT` says so.
 #[derive(Clone)]
-struct Pieces<'s, 'a> {
+struct Pieces<'s, 'a, const LEFT_OUT: bool> {
     shape: &'s Shape,
     batch: &'a UdpBatch,
+    done: &'s TrainSet,
     at: Position,
 }
 
-impl<'a> Iterator for Pieces<'_, 'a> {
+impl<'a, const LEFT_OUT: bool> Iterator for Pieces<'_, 'a, LEFT_OUT> {
     type Item = Piece<'a>;
 
     fn next(&mut self) -> Option<Piece<'a>> {
         loop {
             let train = self.batch.trains().get(self.at.train)?;
             let offset = self.at.offset;
-            let ifindex = match self.shape.serves(&train.endpoint) && offset < train.len {
+            let is_done = LEFT_OUT && self.done.contains(self.at.train);
+            let is_ours = self.shape.serves(&train.endpoint) && !is_done;
+            let ifindex = match is_ours && offset < train.len {
                 true => self.shape.ifindex(&train.endpoint),
                 false => None,
             };
@@ -745,9 +774,10 @@ mod tests {
         }
         let mut sender = Sender::new(false, Door::Listen, true, limits);
         let pieces = |sender: &Sender| -> Vec<(usize, Option<u16>, u64)> {
-            let pieces = Pieces {
+            let pieces = Pieces::<false> {
                 shape: &sender.shape,
                 batch: &batch,
+                done: &TrainSet::default(),
                 at: Position::default(),
             };
             pieces

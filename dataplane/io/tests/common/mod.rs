@@ -1,6 +1,8 @@
 //! What the tests that need the kernel share: a network namespace each, addresses in it, patience.
 #![allow(dead_code)] // every test binary uses some of it
 
+pub mod xsk;
+
 use std::fs::OpenOptions;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
@@ -67,7 +69,8 @@ pub fn in_netns_with_tun(test: &str, body: impl FnOnce() + Send + 'static) {
     }
 }
 
-fn skip(test: &str, why: &str) {
+/// Says that a test cannot run here, and fails where that is forbidden.
+pub fn skip(test: &str, why: &str) {
     let required =
         std::env::var_os("PATRONUS_REQUIRE_ROOT_TESTS").is_some_and(|value| value == "1");
     assert!(
