@@ -185,8 +185,8 @@ pub fn switches(events: &[EventView]) -> Vec<Switch> {
     switches.collect()
 }
 
-/// Waits until both gateways send `class` over the same pair, every path that joins two uplinks is up at both ends, and
-/// that pair and another one are within the class's bounds; the pair.
+/// Waits until both gateways send `class` over the same pair and every path that joins two uplinks is up at both ends; the
+/// pair. With `wants_met`, that pair and another one must be within the class's bounds too.
 ///
 /// # Errors
 /// What is still amiss after `max`, or Ctrl-C.
@@ -194,12 +194,13 @@ pub fn settled(
     twin: &Twin,
     watches: &[Watch; 2],
     class: &str,
+    wants_met: bool,
     max: Duration,
     stop: &Stop,
 ) -> Result<Pair> {
     let begun = Instant::now();
     loop {
-        let amiss = match standing(twin, watches, class) {
+        let amiss = match standing(twin, watches, class, wants_met) {
             Ok(Standing::Settled(pair)) => return Ok(pair),
             Ok(Standing::Amiss(what)) => what,
             Err(error) => format!("{error:#}"),
@@ -217,7 +218,7 @@ enum Standing {
     Amiss(String),
 }
 
-fn standing(twin: &Twin, watches: &[Watch; 2], class: &str) -> Result<Standing> {
+fn standing(twin: &Twin, watches: &[Watch; 2], class: &str, wants_met: bool) -> Result<Standing> {
     let mut pairs = Vec::with_capacity(2);
     for watch in watches {
         let paths = watch.paths()?;
@@ -238,13 +239,13 @@ fn standing(twin: &Twin, watches: &[Watch; 2], class: &str) -> Result<Standing> 
                 states.join("; ")
             )));
         }
+        let in_use = path_of(&paths, class);
         let is_met = |path: &&PathView| {
             let mut standings = path.classes.iter();
             standings.any(|standing| standing.class == class && standing.tier == 0)
         };
-        let in_use = path_of(&paths, class);
-        if paths.paths.iter().filter(is_met).count() < 2 || !in_use.is_none_or(|path| is_met(&path))
-        {
+        let are_met = paths.paths.iter().filter(is_met).count();
+        if wants_met && (are_met < 2 || !in_use.is_none_or(|path| is_met(&path))) {
             return Ok(Standing::Amiss(format!(
                 "{} finds the path of {class} or all others out of its bounds",
                 watch.label()
