@@ -100,24 +100,29 @@ impl Stage<'_> {
                 "a train over a path did not tell its bandwidth"
             );
         }
+        // Only a path that is up can be pinned to.
+        self.settled(Fault::Brownout20Bulk)?;
         for site in 0..2 {
             for number in self.numbers_of(site, &[FAST])? {
                 self.watches[site].pin(class, number)?;
             }
         }
-        self.stop.sleep(AFTER_PIN)?;
+        self.stop.sleep(AFTER_ORDER)?;
+        self.await_fast("go to")?;
         for watch in &self.watches {
             watch.unpin(class)?;
         }
-        self.stop.sleep(AFTER_PIN)?;
-        for site in 0..2 {
-            let pair = self.pair_in_use(site, Fault::Brownout20Bulk)?;
-            ensure!(
-                pair == Some(FAST),
-                "{} does not stay on the fast path of its own will",
-                self.watches[site].label()
-            );
-        }
+        self.stop.sleep(AFTER_ORDER)?;
+        self.await_fast("stay of its own will on")
+    }
+
+    /// Waits until the class is on one path, which must be the fast one.
+    fn await_fast(&self, what: &str) -> Result<()> {
+        let pair = self.settled(Fault::Brownout20Bulk)?;
+        ensure!(
+            pair == FAST,
+            "the class does not {what} the fast path, {FAST}: it is on {pair}"
+        );
         Ok(())
     }
 }
@@ -132,4 +137,4 @@ const FIRST_CHOICE: Duration = Duration::from_millis(5500);
 const AFTER_CLEAR: Duration = Duration::from_millis(100);
 /// Three trains, and their results.
 const AFTER_TRAIN: Duration = Duration::from_millis(800);
-const AFTER_PIN: Duration = Duration::from_millis(1500);
+const AFTER_ORDER: Duration = Duration::from_millis(1500);
