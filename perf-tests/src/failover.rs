@@ -65,6 +65,8 @@ pub struct FailoverReport {
     pub link_mbps: u64,
     /// Labs side by side.
     pub parallel: usize,
+    /// Whether Ctrl-C ended it before all trials were done.
+    pub was_stopped: bool,
     /// One per fault.
     pub cases: Vec<Case>,
 }
@@ -87,7 +89,7 @@ pub struct Case {
 /// Call it before the process has threads of its own: without root it enters a user namespace.
 ///
 /// # Errors
-/// [`LabError`] as for [`crate::demo()`]. A fault that cannot be measured is no error: its case says why.
+/// [`LabError`] as for [`crate::demo()`]; Ctrl-C before the first trial was done, after that it ends the report. A fault that cannot be measured is no error: its case says why.
 pub fn failover(options: &FailoverOptions) -> Result<FailoverReport> {
     ensure!(!options.faults.is_empty(), "no --faults");
     ensure!(options.trials > 0, "0 trials: --trials is at least 1");
@@ -96,11 +98,12 @@ pub fn failover(options: &FailoverOptions) -> Result<FailoverReport> {
     let progress = Progress::new();
     let bench = Bench::new(options, &progress, &stop);
     let cases = bench.measure_all(&options.faults);
-    // What else went wrong after Ctrl-C went wrong because of it.
-    if stop.is_set() {
+    let was_stopped = stop.is_set();
+    if was_stopped && cases.iter().all(|case| case.trials.is_empty()) {
         return Err(LabError::Interrupted.into());
     }
     Ok(FailoverReport {
+        was_stopped,
         trials: bench.trials,
         wave_seconds: bench.wave.as_secs(),
         link_mbps: options.link_mbps,
@@ -220,6 +223,8 @@ impl<'a> Bench<'a> {
                         stage = (!fault.needs_new_gateways()).then_some(used);
                         break;
                     }
+                    // What went wrong after Ctrl-C went wrong because of it.
+                    Err(_) if self.stop.is_set() => return,
                     Err(error) => {
                         self.progress
                             .line(&format!("{fault}: not measured: {error:#}"));

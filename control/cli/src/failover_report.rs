@@ -52,6 +52,9 @@ pub fn failover(measured: &FailoverReport, quick: bool) -> Result<Report> {
 
 fn notes(measured: &FailoverReport, quick: bool) -> Vec<String> {
     let mut notes = Vec::new();
+    if measured.was_stopped {
+        notes.push("stopped by a signal: trials that were not done are missing".to_owned());
+    }
     if !quick && measured.trials < 100 {
         notes.push(format!(
             "{} trials: their 99th percentile is the longest of them",
@@ -535,6 +538,7 @@ mod tests {
             wave_seconds: 60,
             link_mbps: 200,
             parallel: 4,
+            was_stopped: false,
             cases,
         };
         failover(&measured, false).unwrap()
@@ -615,6 +619,21 @@ mod tests {
             check("square_wave_5_5_switches").unwrap().at_most,
             Some(1.0)
         );
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_says_so_and_misses_what_it_did_not_measure() {
+        let measured = FailoverReport {
+            trials: 2,
+            wave_seconds: 600,
+            link_mbps: 200,
+            parallel: 1,
+            was_stopped: true,
+            cases: vec![case(Fault::Carrier, &[7], &[])],
+        };
+        let report = failover(&measured, false).unwrap();
+        assert!(report.notes.iter().any(|note| note.starts_with("stopped")));
+        assert!(!check_of(&report, "carrier_trials_measured").holds);
     }
 
     fn check_of<'a>(report: &'a Report, name: &str) -> &'a Check {

@@ -6,7 +6,7 @@ use clap::Args;
 use patronus_bench::Report;
 use patronus_lab::failover::FaultName;
 use patronus_lab::throughput::SIZES;
-use patronus_lab::{FailoverOptions, HandshakesOptions, ThroughputOptions};
+use patronus_lab::{FailoverOptions, HandshakesOptions, LabError, ThroughputOptions};
 
 use crate::verbs::{peers, this_binary};
 use crate::{bench, failover_report, lab_report};
@@ -123,7 +123,12 @@ pub fn failover(args: FailoverArgs) -> anyhow::Result<()> {
         binary: this_binary()?,
     })?;
     let report = failover_report::failover(&measured, args.quick)?;
-    bench::finish(&report, args.gate, args.json, args.out)
+    bench::finish(&report, args.gate, args.json, args.out)?;
+    // What was done is told; that it was not all, the exit code says.
+    if measured.was_stopped {
+        return Err(LabError::Interrupted.into());
+    }
+    Ok(())
 }
 
 /// Measures one gateway against a crowd, and two under a flood.
