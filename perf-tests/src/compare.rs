@@ -14,7 +14,7 @@ use crate::contestant::{Contestant, Field};
 use crate::env::Env;
 use crate::mesh::{Conduct, Direction, Mesh, Rtt, SMALL_PAYLOAD_BYTES, UDP_PAYLOAD_BYTES};
 use crate::progress::Progress;
-use crate::{Family, LabError, Stop, enter_lab};
+use crate::{Family, Lab, LabError, Stop, enter_lab};
 
 /// What the operator asked for.
 #[derive(Clone, Debug)]
@@ -31,6 +31,9 @@ pub struct CompareOptions {
     pub quick: bool,
     /// TCP congestion control of the hosts; `None` for the system's.
     pub congestion_control: Option<String>,
+    /// Uplinks of each site. With more than one, Patronus takes part a second time and uses them all; everybody else uses
+    /// the first.
+    pub uplinks: u8,
     /// The `patronus` binary.
     pub binary: PathBuf,
 }
@@ -176,6 +179,9 @@ impl Metric {
     }
 }
 
+/// Gateways with several paths may change their first choice for five seconds.
+const PATHS_SETTLE: Duration = Duration::from_secs(7);
+
 /// The figures of one round through one program.
 pub type Round = BTreeMap<Metric, f64>;
 
@@ -187,7 +193,10 @@ pub type Round = BTreeMap<Metric, f64>;
 /// [`LabError`] as for [`crate::demo()`]; what [`Field::find`] refuses; a round of Patronus that failed. A peer that
 /// fails is named in the report and left out. A comparison without any peer present runs Patronus alone.
 pub fn compare(options: &CompareOptions) -> Result<CompareReport> {
-    let field = Field::find(&options.binary, &options.peers)?;
+    let mut field = Field::find(&options.binary, &options.peers)?;
+    if options.uplinks > 1 {
+        field.add_uplinks(options.uplinks);
+    }
     enter_lab()?;
     let stop = Stop::on_signals()?;
     let progress = Progress::new();
@@ -209,7 +218,7 @@ pub fn compare(options: &CompareOptions) -> Result<CompareReport> {
         stop: &stop,
     };
     let congestion_control = options.congestion_control.as_deref();
-    let outcome = match alternate(&field.contestants, rounds, congestion_control, conduct) {
+    let outcome = match alternate(&field.contestants, rounds, options, conduct) {
         // What else went wrong after Ctrl-C went wrong because of it.
         Err(_) if stop.is_set() => return Err(LabError::Interrupted.into()),
         result => result?,
@@ -250,7 +259,7 @@ struct Outcome {
 fn alternate(
     contestants: &[Contestant],
     rounds: usize,
-    congestion_control: Option<&str>,
+    options: &CompareOptions,
     conduct: Conduct<'_>,
 ) -> Result<Outcome> {
     let begun = contestants
@@ -266,7 +275,7 @@ fn alternate(
             if outcome.failed.contains_key(&name) {
                 continue;
             }
-            let round = measure(contestant, congestion_control, conduct)
+            let round = measure(contestant, options, conduct)
                 .with_context(|| format!("round {number} of {rounds} through {name}"));
             conduct.stop.check()?;
             let round = match round {
@@ -295,12 +304,22 @@ fn alternate(
 /// One round: a fresh lab of two sites, all kinds of traffic, everything down.
 fn measure(
     contestant: &Contestant,
-    congestion_control: Option<&str>,
+    options: &CompareOptions,
     conduct: Conduct<'_>,
 ) -> Result<Round> {
     let adjust = |config: &mut _| contestant.adjust(config);
-    let mesh = Mesh::up_with(2, &contestant.program, Family::V4, conduct.stop, adjust)?;
-    if let Some(name) = congestion_control {
+    let lab = Lab::routed(2, options.uplinks)?;
+    let program = &contestant.program;
+    let mesh = match contestant.uplinks {
+        1 => Mesh::on(lab, program, Family::V4, conduct.stop, adjust)?,
+        _ => {
+            let mesh = Mesh::over_uplinks(lab, program, Family::V4, conduct.stop, adjust)?;
+            // Every path is up, and the first choice made, before anything is measured.
+            conduct.stop.sleep(PATHS_SETTLE)?;
+            mesh
+        }
+    };
+    if let Some(name) = &options.congestion_control {
         for site in &mesh.lab.sites {
             site.host
                 .sysctl("net/ipv4/tcp_congestion_control", name)
@@ -339,7 +358,7 @@ fn note(quick: bool) -> String {
     let text = match quick {
         true => "not a measurement: --quick only shows that the tool works",
         false => {
-            "every program at MTU 1420; NAME is a program at its defaults, NAME@4M the same with socket buffers of \
+            "every program at MTU 1420; NAME+2up is a program that uses two uplinks and probes every path between them; NAME is a program at its defaults, NAME@4M the same with socket buffers of \
              4 MiB each, for those that take such a setting: compare equals with equals. Patronus pins its workers, as it \
              does by default, beginning at another core on each gateway, the others place their threads themselves. \
              Gateways, sender and receiver share one machine, so ratios count and not rates"
@@ -379,11 +398,11 @@ fn ours_for<'a>(
     contestant: &Contestant,
     results: &'a [(Contestant, Vec<Round>)],
 ) -> Option<&'a (Contestant, Vec<Round>)> {
-    if contestant.program.is_patronus() {
+    if contestant.is_yardstick() {
         return None;
     }
     results.iter().find(|(ours, _)| {
-        ours.program.is_patronus() && ours.socket_buffer_kib == contestant.socket_buffer_kib
+        ours.is_yardstick() && ours.socket_buffer_kib == contestant.socket_buffer_kib
     })
 }
 
@@ -468,9 +487,15 @@ impl fmt::Display for CompareReport {
             )?;
             for metric in Metric::ALL {
                 let (min, max) = row.spread[&metric];
+                let by_round = self.ratios_by_round.get(&row.name);
+                let by_round = by_round.and_then(|ratios| ratios.get(&metric));
                 let ratio = ratios
                     .and_then(|ratios| ratios.get(&metric))
-                    .map_or(String::new(), |ratio| format!("{ratio:.2}"));
+                    .zip(by_round)
+                    .map_or(String::new(), |(ratio, rounds)| {
+                        let (min, max) = spread(rounds);
+                        format!("{ratio:.2} {min:.2}-{max:.2}")
+                    });
                 let [median, min, max] = [row.medians[&metric], min, max].map(figure);
                 writeln!(
                     f,
@@ -520,8 +545,8 @@ mod tests {
             cipher: Cipher::Aes,
         };
         let at_4m = |program: &Program| Contestant {
-            program: program.clone(),
             socket_buffer_kib: Some(4096),
+            ..Contestant::at_defaults(program.clone())
         };
         let results = [
             (
@@ -614,6 +639,26 @@ mod tests {
         assert_eq!(document["rows"][3]["against"], "patronus@4M");
         assert_eq!(document["rows"][3]["socket_buffer"], "4096 KiB");
         assert_eq!(document["rows"][1]["against"], "patronus");
+    }
+
+    #[test]
+    fn two_uplinks_are_held_against_one() {
+        let one = Contestant::at_defaults(Program::Patronus {
+            binary: "/bin/patronus".into(),
+        });
+        let mut field = Field {
+            contestants: vec![one],
+            absent: BTreeMap::new(),
+        };
+        field.add_uplinks(2);
+        let [one, two] = <[Contestant; 2]>::try_from(field.contestants).unwrap();
+        assert_eq!(two.name(), "patronus+2up");
+        let results = [(one, vec![round(4.0)]), (two, vec![round(2.0)])];
+        assert_eq!(
+            ratios_by_round(&results)["patronus+2up"][&Metric::TcpGbps],
+            [2.0]
+        );
+        assert_eq!(rows(&results)[1].against.as_deref(), Some("patronus"));
     }
 
     #[test]

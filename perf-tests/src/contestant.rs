@@ -19,6 +19,8 @@ pub struct Contestant {
     pub program: Program,
     /// Its socket buffers in KiB; `None` for its defaults.
     pub socket_buffer_kib: Option<u32>,
+    /// Uplinks of each site that it uses, every pair of them a path with probes; 1 leaves the choice to the routes.
+    pub uplinks: u8,
 }
 
 /// Everybody who takes part, and who could not.
@@ -36,16 +38,25 @@ impl Contestant {
         Self {
             program,
             socket_buffer_kib: None,
+            uplinks: 1,
         }
     }
 
-    /// The name in tables: the program's, with `@4M` at equal buffers.
+    /// The name in tables: the program's, with `@4M` at equal buffers and `+2up` on two uplinks.
     pub fn name(&self) -> String {
-        let name = self.program.name();
-        match self.socket_buffer_kib {
-            None => name.to_owned(),
-            Some(kib) => format!("{name}@{}M", kib >> 10),
+        let mut name = self.program.name().to_owned();
+        if let Some(kib) = self.socket_buffer_kib {
+            name += &format!("@{}M", kib >> 10);
         }
+        if self.uplinks > 1 {
+            name += &format!("+{}up", self.uplinks);
+        }
+        name
+    }
+
+    /// Whether others are measured by it: Patronus on one uplink.
+    pub fn is_yardstick(&self) -> bool {
+        self.program.is_patronus() && self.uplinks == 1
     }
 
     /// Writes its socket buffers into a site's configuration.
@@ -87,8 +98,8 @@ impl Field {
         let mut contestants = vec![Contestant::at_defaults(patronus.clone())];
         if others.iter().any(|other| other.socket_buffer_kib.is_some()) {
             contestants.push(Contestant {
-                program: patronus,
                 socket_buffer_kib: Some(EQUAL_BUFFER_KIB),
+                ..Contestant::at_defaults(patronus)
             });
         }
         for other in others {
@@ -100,6 +111,20 @@ impl Field {
             contestants,
             absent,
         })
+    }
+}
+
+impl Field {
+    /// Has Patronus take part on that many uplinks as well, right after itself on one.
+    pub fn add_uplinks(&mut self, uplinks: u8) {
+        let Some(own) = self.contestants.iter().find(|it| it.is_yardstick()) else {
+            return;
+        };
+        let multihomed = Contestant {
+            uplinks,
+            ..own.clone()
+        };
+        self.contestants.insert(1, multihomed);
     }
 }
 
@@ -121,8 +146,8 @@ impl Buffers {
             program.name()
         );
         let equal = Contestant {
-            program: program.clone(),
             socket_buffer_kib: Some(EQUAL_BUFFER_KIB),
+            ..Contestant::at_defaults(program.clone())
         };
         let default = Contestant::at_defaults(program);
         Ok(match self {

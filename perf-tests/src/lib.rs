@@ -18,6 +18,7 @@ pub mod handshakes;
 pub mod lab;
 pub mod lab_file;
 pub mod link;
+pub mod machine;
 pub mod mesh;
 pub mod nebula;
 pub mod netns;

@@ -218,6 +218,18 @@ pub fn add_metric_route(
     })
 }
 
+/// Takes an address from an interface; IPv4 routes that need it go with it.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn remove_address(namespace: &Namespace, name: &str, prefix: Prefix) -> Result<()> {
+    let index = index_of(namespace, name)?;
+    netlink(namespace, async |handle| {
+        remove_addresses(&handle, index, prefix).await
+    })
+    .with_context(|| format!("taking {prefix} from {name} in {}", namespace.label()))
+}
+
 /// Replaces one address of an interface by another and renews the routes that went with it.
 ///
 /// # Errors
@@ -231,15 +243,7 @@ pub fn readdress(
 ) -> Result<()> {
     let index = index_of(namespace, name)?;
     netlink(namespace, async |handle| {
-        let mut stale = handle
-            .address()
-            .get()
-            .set_link_index_filter(index)
-            .set_address_filter(old.addr())
-            .execute();
-        while let Some(message) = stale.try_next().await? {
-            handle.address().del(message).execute().await?;
-        }
+        remove_addresses(&handle, index, old).await?;
         // After the old one: an address of the same subnet would be its secondary and go with it.
         add_address(&handle, index, new).await?;
         // Linux drops IPv4 routes whose source address goes; those that stayed may be refused as present.
@@ -363,6 +367,23 @@ where
             Ok(work(handle).await?)
         })
     })?
+}
+
+async fn remove_addresses(
+    handle: &Handle,
+    index: u32,
+    prefix: Prefix,
+) -> Result<(), rtnetlink::Error> {
+    let mut stale = handle
+        .address()
+        .get()
+        .set_link_index_filter(index)
+        .set_address_filter(prefix.addr())
+        .execute();
+    while let Some(message) = stale.try_next().await? {
+        handle.address().del(message).execute().await?;
+    }
+    Ok(())
 }
 
 async fn add_address(handle: &Handle, index: u32, prefix: Prefix) -> Result<(), rtnetlink::Error> {

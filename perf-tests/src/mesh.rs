@@ -122,7 +122,34 @@ impl Mesh {
         adjust: impl Fn(&mut GatewayConfig),
     ) -> Result<Self> {
         let configs = lab.sites.iter().map(|site| lab.gateway_config(site, outer));
-        let mut configs: Vec<GatewayConfig> = configs.collect();
+        let configs = configs.collect();
+        Self::start(lab, configs, program, stop, adjust)
+    }
+
+    /// As [`Mesh::on`], for a program that uses all uplinks that the sites have.
+    ///
+    /// # Errors
+    /// As for [`Mesh::up`].
+    pub fn over_uplinks(
+        lab: Lab,
+        program: &Program,
+        outer: Family,
+        stop: &Stop,
+        adjust: impl Fn(&mut GatewayConfig),
+    ) -> Result<Self> {
+        let sites = lab.sites.iter();
+        let configs = sites.map(|site| lab.multipath_config(site, outer));
+        let configs = configs.collect();
+        Self::start(lab, configs, program, stop, adjust)
+    }
+
+    fn start(
+        lab: Lab,
+        mut configs: Vec<GatewayConfig>,
+        program: &Program,
+        stop: &Stop,
+        adjust: impl Fn(&mut GatewayConfig),
+    ) -> Result<Self> {
         if let Program::Nebula { binary, .. } = program {
             nebula::issue(binary, &lab, &mut configs)?;
         }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! W is I for a site's first uplink and 16·u + I for uplink u, counted from 0. The WAN is one of two: the kernel's
-//! routing, with one uplink per site ([`Lab::build`]); or an [`Emulator`] that every uplink of every site is a port of
+//! routing, with one uplink per site ([`Lab::build`]) or more ([`Lab::routed`]); or an [`Emulator`] that every uplink of every site is a port of
 //! ([`Lab::emulated`]), where each uplink reaches each other one without a router between them and any of that can be
 //! made bad. It carries 198.18.0.0/15 (RFC 2544's benchmarking range) and fd18::/16 and knows no LAN: what reaches
 //! another site's host has been through the tunnel.
@@ -64,15 +64,28 @@ impl Lab {
     /// # Errors
     /// A number outside 2 to 8, [`crate::LabError::NoNamespaces`], or the step that the kernel refused.
     pub fn build(sites: usize) -> Result<Self> {
+        Self::routed(sites, 1)
+    }
+
+    /// As [`Lab::build`], with so many uplinks of each site; the kernel routes from each to each. What is bound to no
+    /// uplink takes the first.
+    ///
+    /// # Errors
+    /// As for [`Lab::build`], or a number of uplinks outside 1 to [`UPLINKS_MAX`].
+    pub fn routed(sites: usize, uplinks: u8) -> Result<Self> {
         ensure!(
             (SITES_MIN..=SITES_MAX).contains(&sites),
             "{sites} sites: a lab has {SITES_MIN} to {SITES_MAX}"
+        );
+        ensure!(
+            (1..=UPLINKS_MAX).contains(&uplinks),
+            "{uplinks} uplinks of each site: a site has 1 to {UPLINKS_MAX}"
         );
         let wan = Namespace::new("wan")?;
         prepare(&wan, true)?;
         let sites = (1..=sites)
             .map(|number| {
-                let site = Site::build(u8::try_from(number)?, 1)?;
+                let site = Site::build(u8::try_from(number)?, uplinks)?;
                 site.join_router(&wan)?;
                 Ok(site)
             })
@@ -284,19 +297,35 @@ impl Site {
         Ok(site)
     }
 
+    /// Every uplink gets a veth to the router, and a route over it to all of the WAN: later ones with a greater metric, for
+    /// who is bound to them.
     fn join_router(&self, router: &Namespace) -> Result<()> {
-        let at_router = self.interface();
-        link::connect(end(&self.gateway, WAN_INTERFACE), end(router, &at_router))?;
-        configure(
-            router,
-            &at_router,
-            None,
-            &wan_addresses(self.number, 1),
-            &[],
-        )?;
-        let addresses = wan_addresses(self.number, 2);
-        let routes = gateway_routes(self.number);
-        configure(&self.gateway, WAN_INTERFACE, None, &addresses, &routes)
+        for uplink in 0..self.uplinks {
+            let inside = uplink_interface(uplink);
+            let at_router = match uplink {
+                0 => self.interface(),
+                _ => self.port_name(uplink),
+            };
+            link::connect(end(&self.gateway, &inside), end(router, &at_router))?;
+            let number = on_wan(self.number, uplink);
+            configure(router, &at_router, None, &wan_addresses(number, 1), &[])?;
+            let routes = gateway_routes(number);
+            let at_once = if uplink == 0 { &routes[..] } else { &[] };
+            configure(
+                &self.gateway,
+                &inside,
+                None,
+                &wan_addresses(number, 2),
+                at_once,
+            )?;
+            let metric = METRIC_FIRST + u32::from(uplink);
+            for (destination, via) in routes {
+                if let Some(via) = via.filter(|_| uplink > 0) {
+                    link::add_metric_route(&self.gateway, &inside, destination, via, metric)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Every uplink gets a veth to the emulator, with a route to all other uplinks on it. What has the source address of
@@ -459,6 +488,8 @@ pub const SITES_MIN: usize = 2;
 pub const SITES_MAX: usize = 8;
 /// The most uplinks of one site: as many as its numbers on the WAN allow for.
 pub const UPLINKS_MAX: u8 = 8;
+/// Added to an uplink's number. Routes over the first uplink have no metric, which is 1024 in IPv6.
+const METRIC_FIRST: u32 = 2000;
 /// The routing table of what leaves from the first uplink's address; the others' follow.
 const SOURCE_TABLE_FIRST: u32 = 100;
 /// Inner MTU of every program: 1500 less WireGuard's 80 bytes over IPv6.

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use common::{check, one_of_three};
 use patronus_lab::Stop;
+use patronus_lab::failover::fault::Lasts;
 use patronus_lab::failover::trial::Broken;
-use patronus_lab::failover::twin::{Internet, Pair, Twin};
+use patronus_lab::failover::twin::{Internet, Pair, QUEUE, Twin};
 use patronus_lab::failover::{Bench, FailoverOptions, Fault, Stage, Trial};
 use patronus_lab::progress::Progress;
 use patronus_lab::traffic::NumberedFlow;
@@ -27,7 +28,10 @@ const SHAPE: Shape = Shape {
     dscp: 46,
 };
 fn kernel(link_bits_per_s: u64) -> Internet {
-    Internet::Kernel { link_bits_per_s }
+    Internet::Kernel {
+        link_bits_per_s,
+        queue: QUEUE,
+    }
 }
 
 const PAIR: Pair = Pair { one: 0, two: 0 };
@@ -181,6 +185,7 @@ fn options(binary: PathBuf, fault: Fault) -> FailoverOptions {
         trials: 1,
         wave_seconds: 12,
         link_mbps: 100,
+        parallel: 1,
         quick: false,
         events: false,
         binary,
@@ -313,7 +318,7 @@ fn beside_burners(binary: PathBuf) -> Result<Trial, String> {
     let (progress, stop) = (Progress::new(), Stop::new());
     let options = options(binary, fault);
     let bench = Bench::new(&options, &progress, &stop);
-    let mut stage = bench.stage(fault).map_err(|error| format!("{error:#}"))?;
+    let mut stage = bench.stage(fault, 0).map_err(|error| format!("{error:#}"))?;
     let cores = std::thread::available_parallelism().unwrap().get();
     let burning = Arc::new(AtomicBool::new(true));
     let burners: Vec<_> = (0..cores)
@@ -324,7 +329,12 @@ fn beside_burners(binary: PathBuf) -> Result<Trial, String> {
         .collect();
     // Nothing breaks: whatever switches, switches for nothing.
     let nothing = |_: &mut Stage<'_>, _| Ok(Broken::default());
-    let trial = stage.trial(fault, Duration::from_secs(5), nothing, |_, _| Ok(()));
+    let five = Duration::from_secs(5);
+    let lasts = Lasts {
+        least: five,
+        most: five,
+    };
+    let trial = stage.trial(fault, lasts, nothing, |_, _| Ok(()));
     burning.store(false, Ordering::Relaxed);
     for burner in burners {
         burner.join().unwrap();

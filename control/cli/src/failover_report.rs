@@ -8,6 +8,7 @@ use patronus_bench::report::{
 };
 use patronus_lab::FailoverReport;
 use patronus_lab::failover::{Case, Fault, Trial, Way};
+use patronus_lab::machine::Strain;
 
 use crate::lab_report::{empty, once, place};
 
@@ -21,6 +22,7 @@ pub fn failover(measured: &FailoverReport, quick: bool) -> Result<Report> {
         ("trials", measured.trials as u64),
         ("wave_seconds", measured.wave_seconds),
         ("link_mbps", measured.link_mbps),
+        ("parallel", measured.parallel as u64),
         ("packets_per_s", 1000),
         ("drain_packets_per_s", 10_000),
     ] {
@@ -29,38 +31,49 @@ pub fn failover(measured: &FailoverReport, quick: bool) -> Result<Report> {
     report.notes.extend(notes(measured, quick));
     let mut checks = Vec::new();
     for case in &measured.cases {
-        checks.extend(checks_of(case, measured));
+        let of_case = checks_of(case, measured);
+        let missed = of_case.iter().filter(|check| !check.holds).count();
+        checks.extend(of_case);
         if case.trials.is_empty() {
             continue;
         }
         for (at, way) in WAYS.iter().enumerate() {
-            report.rows.push(row_of(case, at, way));
+            let target = if missed == 0 { "met" } else { "MISSED" };
+            let row = row_of(case, at, way);
+            report.rows.push(row.label("target", target));
+            report.distributions.push(distribution(case, at)?);
         }
-        report.distributions.push(distribution(case)?);
     }
     report.verdict = Verdict::of(checks, !quick);
     report.tables = tables(&report);
-    report.plots = vec![gaps(&report)];
+    report.plots = vec![gaps(&report), percentiles(measured)];
     Ok(report)
 }
 
 fn notes(measured: &FailoverReport, quick: bool) -> Vec<String> {
     let mut notes = Vec::new();
+    if measured.was_stopped {
+        notes.push("stopped by a signal: trials that were not done are missing".to_owned());
+    }
     if !quick && measured.trials < 100 {
         notes.push(format!(
             "{} trials: their 99th percentile is the longest of them",
             measured.trials
         ));
     }
-    let has_waves = measured
-        .cases
-        .iter()
-        .any(|case| case.fault.switches_max().is_some());
-    if has_waves && measured.wave_seconds < WAVE_FULL_S {
+    let has_long = measured.cases.iter().any(|case| case.fault.is_long());
+    if has_long && measured.wave_seconds < WAVE_FULL_S {
         notes.push(format!(
-            "square waves of {} s: their bounds are those of {WAVE_FULL_S} s, so what is within them here need not be \
-             there",
+            "square waves and busy of {} s: their bounds are those of {WAVE_FULL_S} s, so what is within them here need \
+             not be there",
             measured.wave_seconds
+        ));
+    }
+    if measured.parallel > 1 {
+        notes.push(format!(
+            "{} labs side by side shared the cores: `core wait` is the share of a trial in which some thread of the \
+             machine was ready and had no core",
+            measured.parallel
         ));
     }
     if measured.cases.iter().all(|case| {
@@ -96,6 +109,7 @@ fn row_of(case: &Case, at: usize, way: &str) -> Row {
         .label("trials", case.trials.len())
         .figure("gap_p50", once("ns", percentile(&gap, 0.5)))
         .figure("gap_p90", once("ns", percentile(&gap, 0.9)))
+        .figure("gap_p95", once("ns", percentile(&gap, 0.95)))
         .figure("gap_p99", once("ns", percentile(&gap, 0.99)))
         .figure("gap_max", once("ns", percentile(&gap, 1.0)))
         .figure("gap", Figure::new("ns", gap))
@@ -115,6 +129,7 @@ fn row_of(case: &Case, at: usize, way: &str) -> Row {
         .figure("lost", sum(|way| way.lost as f64))
         .figure("lost_before", sum(|way| way.lost_before as f64))
         .figure("reordered", sum(|way| way.reordered as f64))
+        .figure("reordered_after", sum(|way| way.reordered_after as f64))
         .figure("duplicated", sum(|way| way.duplicated as f64))
         .figure("switches", sum(|way| way.switches.into()))
         .figure("false_switches", sum(|way| way.false_switches.into()))
@@ -153,7 +168,50 @@ fn row_of(case: &Case, at: usize, way: &str) -> Row {
             row = row.figure(name, Figure::new(unit, values));
         }
     }
+    if at == 0 {
+        for (name, unit, values) in whole_in_floats(case) {
+            if !values.is_empty() {
+                row = row.figure(name, Figure::new(unit, values));
+            }
+        }
+    }
+    // Of the machine, the same both ways: a table of one way is whole.
+    let strains: [(&str, fn(&Strain) -> Option<f64>); 3] = [
+        ("cpu_busy", |strain| strain.busy),
+        ("cpu_stolen", |strain| strain.stolen),
+        ("cpu_wait", |strain| strain.waited),
+    ];
+    for (name, value) in strains {
+        let trials = case.trials.iter();
+        let values: Vec<f64> = trials.filter_map(|trial| value(&trial.strain)).collect();
+        if !values.is_empty() {
+            row = row.figure(name, Figure::new("", values));
+        }
+    }
     row
+}
+
+/// What concerns whole trials and is no count of nanoseconds: name, unit, values.
+fn whole_in_floats(case: &Case) -> [(&'static str, &'static str, Vec<f64>); 3] {
+    let rates = || case.trials.iter().filter_map(|trial| trial.throughput_bps);
+    [
+        ("free_bps", "bit/s", rates().map(|[free, _]| free).collect()),
+        (
+            "pinned_bps",
+            "bit/s",
+            rates().map(|[_, pinned]| pinned).collect(),
+        ),
+        ("free_of_pinned", "", shares_of_pinned(case)),
+    ]
+}
+
+/// What the bulk flow carried where the gateways chose, as a share of what it carried on one path.
+fn shares_of_pinned(case: &Case) -> Vec<f64> {
+    let rates = case.trials.iter().filter_map(|trial| trial.throughput_bps);
+    rates
+        .filter(|[_, pinned]| *pinned > 0.0)
+        .map(|[free, pinned]| free / pinned)
+        .collect()
 }
 
 fn trials_of(case: &Case, value: fn(&Trial) -> Option<u64>) -> Vec<f64> {
@@ -170,7 +228,7 @@ fn starved(case: &Case, at: usize) -> Option<f64> {
 fn checks_of(case: &Case, measured: &FailoverReport) -> Vec<Check> {
     let name = case.fault.to_string().replace([' ', '/'], "_");
     let mut checks = Vec::new();
-    let wanted = if case.fault.switches_max().is_some() {
+    let wanted = if case.fault.is_long() {
         1
     } else {
         measured.trials
@@ -200,7 +258,13 @@ fn checks_of(case: &Case, measured: &FailoverReport) -> Vec<Check> {
         checks.push(Check::at_most(format!("{name}_{what}"), value, target));
     };
     match case.fault {
-        Fault::Blackhole => at_most("gap_p99_ms", ms(both(gap), 0.99), 300.0),
+        Fault::Blackhole => {
+            at_most("gap_p50_ms", ms(both(gap), 0.5), 260.0);
+            at_most("gap_p99_ms", ms(both(gap), 0.99), 300.0);
+            at_most("gap_max_ms", ms(both(gap), 1.0), 400.0);
+            at_most("reordered_after", sum(|way| way.reordered_after), 0.0);
+        }
+        Fault::BlackholeBusy => at_most("gap_max_ms", ms(both(gap), 1.0), 1000.0),
         Fault::Protect => at_most("gap_max_ms", ms(both(gap), 1.0), 150.0),
         Fault::OneWay => {
             at_most("gap_max_ms", ms(ways(&[0], gap), 1.0), 400.0);
@@ -210,9 +274,24 @@ fn checks_of(case: &Case, measured: &FailoverReport) -> Vec<Check> {
                 1.0,
             );
         }
-        Fault::Carrier => at_most("gap_max_ms", ms(both(gap), 1.0), 50.0),
+        Fault::Carrier | Fault::Address => at_most("gap_max_ms", ms(both(gap), 1.0), 50.0),
         Fault::Brownout20 => at_most("left_p95_ms", ms(both(bad), 0.95), 2500.0),
-        Fault::LatencyStep => at_most("left_p95_ms", ms(both(bad), 0.95), 1500.0),
+        Fault::Brownout20Bulk | Fault::Busy => {
+            at_most("switches", sum(|way| way.switches.into()), 0.0);
+        }
+        Fault::LatencyStep | Fault::Jitter60 => {
+            at_most("left_p95_ms", ms(both(bad), 0.95), 1500.0);
+        }
+        Fault::SizeDrop => at_most("left_max_ms", ms(both(bad), 1.0), 3000.0),
+        Fault::Bufferbloat => {
+            let per_minute = case.trials.iter().flat_map(|trial| {
+                let minutes = trial.lasted_ns as f64 / MINUTE_NS;
+                let ways = trial.ways.iter();
+                ways.map(move |way| f64::from(way.switches) / minutes.max(1.0))
+            });
+            let most = per_minute.fold(0.0, f64::max);
+            at_most("switches_per_minute_max", most, 1.0);
+        }
         Fault::SquareWave(..) => {
             let switches = percentile(&both(|way| way.switches.into()), 1.0);
             let bound = case.fault.switches_max().unwrap_or_default();
@@ -239,7 +318,26 @@ fn checks_of(case: &Case, measured: &FailoverReport) -> Vec<Check> {
     }
     at_most("duplicated", sum(|way| way.duplicated), 0.0);
     at_most("false_switches", sum(|way| way.false_switches.into()), 0.0);
-    at_most("not_resumed", sum(|way| u64::from(!way.has_resumed)), 0.0);
+    // A bulk class stays where a fifth is lost: it has nothing to come back from.
+    if case.fault != Fault::Brownout20Bulk {
+        at_most("not_resumed", sum(|way| u64::from(!way.has_resumed)), 0.0);
+    }
+    match case.fault {
+        // How many packets none came twice of.
+        Fault::Protect => checks.push(Check::figure(
+            format!("{name}_packets"),
+            sum(|way| way.sent),
+        )),
+        Fault::Bufferbloat => {
+            let share = percentile(&shares_of_pinned(case), 0.5);
+            checks.push(Check::at_least(
+                format!("{name}_free_of_pinned"),
+                share,
+                0.95,
+            ));
+        }
+        _ => {}
+    }
     checks
 }
 
@@ -252,6 +350,7 @@ fn tables(report: &Report) -> Vec<Table> {
     };
     let ms = |title: &str, figure: &str| Column::median(title, figure, 1e-6, 0);
     let count = |title: &str, figure: &str| Column::median(title, figure, 1.0, 0);
+    let share = |title: &str, figure: &str| Column::median(title, figure, 100.0, 0);
     vec![
         Table {
             title: "The longest pause between packets, in ms".to_owned(),
@@ -259,17 +358,20 @@ fn tables(report: &Report) -> Vec<Table> {
                 Column::label("trials", "trials"),
                 ms("before", "gap_before"),
                 ms("p50", "gap_p50"),
-                ms("p90", "gap_p90"),
+                ms("p95", "gap_p95"),
                 ms("p99", "gap_p99"),
                 ms("max", "gap_max"),
+                Column::label("targets", "target"),
             ]),
             rows: all(),
         },
         Table {
-            title: "Packets and switches, over all trials".to_owned(),
+            title: "Packets and switches, over all trials; after: out of order on the new path"
+                .to_owned(),
             columns: named(vec![
                 count("lost", "lost"),
                 count("reord.", "reordered"),
+                count("after", "reordered_after"),
                 count("twice", "duplicated"),
                 count("switches", "switches"),
                 count("false", "false_switches"),
@@ -281,11 +383,23 @@ fn tables(report: &Report) -> Vec<Table> {
             title: "Until the class had left, and what it did to others; medians in ms".to_owned(),
             columns: named(vec![
                 ms("first switch", "first_switch"),
-                ms("last bad packet", "bad_until"),
+                ms("last bad", "bad_until"),
                 ms("bulk stall", "bulk_stall"),
                 ms("after ready", "after_ready"),
             ]),
             rows: all(),
+        },
+        Table {
+            title: "The machine during the trials; medians in %".to_owned(),
+            columns: vec![
+                Column::label("fault", "fault"),
+                Column::label("trials", "trials"),
+                share("busy", "cpu_busy"),
+                share("stolen", "cpu_stolen"),
+                share("core wait", "cpu_wait"),
+                share("free/pinned", "free_of_pinned"),
+            ],
+            rows: (0..report.rows.len()).step_by(WAYS.len()).collect(),
         },
     ]
 }
@@ -318,13 +432,41 @@ fn gaps(report: &Report) -> Plot {
     }
 }
 
-fn distribution(case: &Case) -> Result<Distribution> {
-    let mut histogram = Histogram::new(3).context("a histogram of three digits")?;
-    for way in case.trials.iter().flat_map(|trial| &trial.ways) {
-        histogram.saturating_record(way.gap_ns);
+/// Which share of all trials, both ways, had no longer pause.
+fn percentiles(measured: &FailoverReport) -> Plot {
+    let cases = measured.cases.iter().filter(|case| case.trials.len() > 1);
+    let series = cases.map(|case| {
+        let gaps: Vec<f64> = case
+            .trials
+            .iter()
+            .flat_map(|trial| trial.ways.map(|way| way.gap_ns as f64 * 1e-6))
+            .collect();
+        let point = |(name, quantile): (&str, f64)| {
+            place(name.to_owned(), &once("ms", percentile(&gaps, quantile)))
+        };
+        Series {
+            name: case.fault.to_string(),
+            points: QUANTILES.map(point).to_vec(),
+        }
+    });
+    Plot {
+        name: "percentiles".to_owned(),
+        title: "The longest pause between packets, by percentile of the trials".to_owned(),
+        y_title: "ms".to_owned(),
+        kind: Kind::Lines,
+        series: series.collect(),
+        mark: Some((300.0, "300 ms".to_owned())),
     }
+}
+
+fn distribution(case: &Case, at: usize) -> Result<Distribution> {
+    let mut histogram = Histogram::new(3).context("a histogram of three digits")?;
+    for trial in &case.trials {
+        histogram.saturating_record(trial.ways[at].gap_ns);
+    }
+    let fault = case.fault.to_string().replace([' ', '/'], "-");
     Ok(Distribution {
-        name: format!("gap-{}", case.fault.to_string().replace([' ', '/'], "-")),
+        name: format!("gap-{fault}-{}", ["there", "back"][at]),
         unit: "ns",
         scale: 1.0,
         histogram,
@@ -343,7 +485,17 @@ fn percentile(values: &[f64], quantile: f64) -> f64 {
 const WAYS: [&str; 2] = ["1->2", "2->1"];
 const NOTE: &str = "a gap is the longest time without an arrival, by the receiving kernel's clock, with one packet sent \
                     per millisecond each way; where a bulk TCP flow fills the link, its queue of 20 ms is part of it";
+const QUANTILES: [(&str, f64); 7] = [
+    ("0", 0.0),
+    ("50", 0.5),
+    ("75", 0.75),
+    ("90", 0.9),
+    ("95", 0.95),
+    ("99", 0.99),
+    ("100", 1.0),
+];
 const WAVE_FULL_S: u64 = 600;
+const MINUTE_NS: f64 = 60e9;
 const SIZE_NOTICED_MAX_NS: u64 = 10_000_000_000;
 
 #[cfg(test)]
@@ -365,6 +517,14 @@ mod tests {
             bulk_stall_ns: Some(900_000_000),
             after_ready_ns: None,
             size_noticed_ns: None,
+            throughput_bps: None,
+            lasted_ns: 1_000_000_000,
+            strain: Strain {
+                busy: Some(0.5),
+                stolen: None,
+                waited: Some(0.25),
+            },
+            lane: 0,
             switches_between: 0,
             timeline: Vec::new(),
             pair_before: "1a-2a".to_owned(),
@@ -377,6 +537,8 @@ mod tests {
             trials: 2,
             wave_seconds: 60,
             link_mbps: 200,
+            parallel: 4,
+            was_stopped: false,
             cases,
         };
         failover(&measured, false).unwrap()
@@ -387,6 +549,7 @@ mod tests {
             fault,
             trials: gaps_ms.iter().map(|gap_ms| trial(*gap_ms)).collect(),
             failed: failed.iter().map(|why| (*why).to_owned()).collect(),
+            strain: Strain::default(),
         }
     }
 
@@ -443,7 +606,7 @@ mod tests {
             report
                 .notes
                 .iter()
-                .any(|note| note.starts_with("square waves of 60 s"))
+                .any(|note| note.starts_with("square waves and busy of 60 s"))
         );
         let check = |name: &str| {
             report
@@ -456,6 +619,94 @@ mod tests {
             check("square_wave_5_5_switches").unwrap().at_most,
             Some(1.0)
         );
+    }
+
+    #[test]
+    fn a_run_that_was_stopped_says_so_and_misses_what_it_did_not_measure() {
+        let measured = FailoverReport {
+            trials: 2,
+            wave_seconds: 600,
+            link_mbps: 200,
+            parallel: 1,
+            was_stopped: true,
+            cases: vec![case(Fault::Carrier, &[7], &[])],
+        };
+        let report = failover(&measured, false).unwrap();
+        assert!(report.notes.iter().any(|note| note.starts_with("stopped")));
+        assert!(!check_of(&report, "carrier_trials_measured").holds);
+    }
+
+    fn check_of<'a>(report: &'a Report, name: &str) -> &'a Check {
+        let mut checks = report.verdict.checks.iter();
+        checks.find(|check| check.name == name).unwrap()
+    }
+
+    #[test]
+    fn what_the_machine_had_to_do_stands_beside_the_gaps() {
+        let report = report(vec![case(Fault::Blackhole, &[228, 240], &[])]);
+        let row = &report.rows[1];
+        assert_eq!(row.figures["cpu_busy"].trials, [0.5, 0.5]);
+        assert_eq!(row.figures["cpu_wait"].median, 0.25);
+        // What the kernel does not say has no figure.
+        assert!(!row.figures.contains_key("cpu_stolen"));
+        assert!(
+            report
+                .notes
+                .iter()
+                .any(|note| note.starts_with("4 labs side by side"))
+        );
+        assert_eq!(row.labels["target"], "met");
+        let names = report.distributions.iter().map(|it| it.name.as_str());
+        assert_eq!(
+            names.collect::<Vec<_>>(),
+            ["gap-blackhole-there", "gap-blackhole-back"]
+        );
+        let plot = report.plots.iter().find(|plot| plot.name == "percentiles");
+        assert_eq!(plot.unwrap().series[0].points.len(), 7);
+    }
+
+    #[test]
+    fn a_busy_machine_may_take_a_second_and_an_idle_one_may_not() {
+        let busy = case(Fault::BlackholeBusy, &[228, 900], &[]);
+        let idle = case(Fault::Blackhole, &[228, 900], &[]);
+        let report = report(vec![busy, idle]);
+        assert!(check_of(&report, "blackhole_busy_gap_max_ms").holds);
+        assert!(!check_of(&report, "blackhole_gap_max_ms").holds);
+        assert_eq!(report.rows[0].labels["target"], "met");
+        assert_eq!(report.rows[2].labels["target"], "MISSED");
+    }
+
+    #[test]
+    fn a_class_that_fills_its_path_is_held_against_a_pinned_one() {
+        let mut case = case(Fault::Bufferbloat, &[5, 5, 5], &[]);
+        for (trial, rates) in case
+            .trials
+            .iter_mut()
+            .zip([[9.0, 10.0], [10.0, 10.0], [9.4, 10.0]])
+        {
+            trial.throughput_bps = Some(rates);
+            trial.lasted_ns = 120_000_000_000;
+            trial.ways[1].switches = 3;
+        }
+        let report = report(vec![case]);
+        let share = check_of(&report, "bufferbloat_free_of_pinned");
+        assert!((share.value - 0.94).abs() < 1e-9 && !share.holds);
+        // Three in two minutes.
+        let switches = check_of(&report, "bufferbloat_switches_per_minute_max");
+        assert_eq!((switches.value, switches.holds), (1.5, false));
+    }
+
+    #[test]
+    fn a_bulk_class_has_to_stay_and_need_not_come_back() {
+        let mut case = case(Fault::Brownout20Bulk, &[5], &[]);
+        for way in &mut case.trials[0].ways {
+            (way.has_resumed, way.switches) = (false, 0);
+        }
+        let stays = report(vec![case.clone()]);
+        assert!(stays.verdict.checks.iter().all(|check| check.holds));
+        case.trials[0].ways[0].switches = 1;
+        let moves = report(vec![case]);
+        assert!(!check_of(&moves, "brownout_20_bulk_switches").holds);
     }
 
     #[test]

@@ -6,7 +6,9 @@ use clap::Args;
 use patronus_bench::Report;
 use patronus_lab::failover::FaultName;
 use patronus_lab::throughput::SIZES;
-use patronus_lab::{FailoverOptions, HandshakesOptions, PrefilterOptions, ThroughputOptions};
+use patronus_lab::{
+    FailoverOptions, HandshakesOptions, LabError, PrefilterOptions, ThroughputOptions,
+};
 
 use crate::verbs::{peers, this_binary};
 use crate::{bench, failover_report, lab_report, prefilter_report};
@@ -69,8 +71,8 @@ pub struct HandshakesArgs {
 /// The command line of `bench failover`.
 #[derive(Debug, Args)]
 pub struct FailoverArgs {
-    /// What breaks: blackhole, protect, one_way, carrier, brownout_20, latency_step, square_wave, drain, peer_restart,
-    /// mtu_hole, or all
+    /// What breaks: blackhole, blackhole_busy, protect, one_way, carrier, address, brownout_20, brownout_20_bulk,
+    /// latency_step, jitter_60, bufferbloat, square_wave, busy, drain, peer_restart, mtu_hole, size_drop, or all
     #[arg(
         long,
         value_name = "FAULT",
@@ -78,15 +80,18 @@ pub struct FailoverArgs {
         default_value = "all"
     )]
     faults: Vec<FaultName>,
-    /// Trials of each; a square wave has one
+    /// Trials of each; square_wave and busy have one
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
     trials: u16,
-    /// Length of each square wave in seconds; its bounds are those of ten minutes
+    /// Length in seconds of each square wave and of busy; their bounds are those of ten minutes
     #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(10..=3600))]
     seconds: u64,
     /// Rate of each uplink, which the bulk flow fills
     #[arg(long, value_name = "MBPS", default_value_t = 200, value_parser = clap::value_parser!(u64).range(10..=10_000))]
     link_mbps: u64,
+    /// Labs side by side, each with two gateways and traffic of its own: take a lower --link-mbps then
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=32))]
+    parallel: u16,
     /// Tell on standard error what both gateways said during each trial
     #[arg(long)]
     events: bool,
@@ -157,12 +162,18 @@ pub fn failover(args: FailoverArgs) -> anyhow::Result<()> {
         trials: args.trials.into(),
         wave_seconds: args.seconds,
         link_mbps: args.link_mbps,
+        parallel: args.parallel.into(),
         quick: args.quick,
         events: args.events,
         binary: this_binary()?,
     })?;
     let report = failover_report::failover(&measured, args.quick)?;
-    bench::finish(&report, args.gate, args.json, args.out)
+    bench::finish(&report, args.gate, args.json, args.out)?;
+    // What was done is told; that it was not all, the exit code says.
+    if measured.was_stopped {
+        return Err(LabError::Interrupted.into());
+    }
+    Ok(())
 }
 
 /// Measures one gateway against a crowd, and two under a flood.

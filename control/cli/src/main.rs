@@ -180,7 +180,7 @@ enum BenchVerb {
 #[derive(Debug, Args)]
 struct CompareArgs {
     /// Programs to compare with: boringtun, gotatun, wireguard-go, nebula (nebula-aes and nebula-chacha). One that
-    /// takes a socket buffer size runs at its defaults and at equal 4 MiB; NAME@default or NAME@4M picks one
+    /// takes a socket buffer size runs at its defaults and at equal 4 MiB; NAME@default or NAME@4M picks one. Or none
     #[arg(
         long,
         value_delimiter = ',',
@@ -199,6 +199,10 @@ struct CompareArgs {
     /// TCP congestion control of the hosts, such as bbr or cubic; the system's if absent
     #[arg(long, value_name = "NAME")]
     congestion_control: Option<String>,
+    /// Uplinks of each site: with more than one, Patronus is measured on all of them too, with a path and its probes for
+    /// every pair, beside itself on one
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=4))]
+    uplinks: u8,
     /// One short round, to prove that the tool works: not a measurement
     #[arg(long)]
     quick: bool,

@@ -111,12 +111,16 @@ fn lab(args: LabArgs) -> anyhow::Result<()> {
 
 fn compare(args: CompareArgs) -> anyhow::Result<()> {
     let options = CompareOptions {
-        peers: peers(args.peers, &args.peer_path)?,
+        peers: match args.peers == ["none"] {
+            true => Vec::new(),
+            false => peers(args.peers, &args.peer_path)?,
+        },
         rounds: args.rounds as usize,
         seconds: args.seconds as f64,
         json: args.json,
         quick: args.quick,
         congestion_control: args.congestion_control,
+        uplinks: args.uplinks,
         binary: this_binary()?,
     };
     let report = patronus_lab::compare(&options)?;

@@ -182,6 +182,7 @@ impl Change {
             rate: self.rate.unwrap_or(base.rate),
             queue_bytes: self.queue_bytes.or(base.queue_bytes),
             mtu: self.mtu.unwrap_or(base.mtu),
+            hole: base.hole,
             blackhole: self.blackhole.unwrap_or(base.blackhole),
             mark_ce: self.mark_ce.unwrap_or(base.mark_ce),
         }

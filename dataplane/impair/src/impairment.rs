@@ -32,6 +32,9 @@ pub struct Impairment {
     pub queue_bytes: Option<u64>,
     /// The longest IP packet in bytes that passes; longer ones vanish without an ICMP message.
     pub mtu: Option<u16>,
+    /// IP packets of these lengths in bytes, both ends included, vanish as well: a middlebox that takes some of the data
+    /// and lets small and large probes pass.
+    pub hole: Option<(u16, u16)>,
     /// Nothing passes.
     pub blackhole: bool,
     /// Chance that a packet is marked "congestion experienced" (RFC 3168).
@@ -114,6 +117,7 @@ impl Default for Impairment {
             rate: None,
             queue_bytes: None,
             mtu: None,
+            hole: None,
             blackhole: false,
             mark_ce: Probability::NEVER,
         }

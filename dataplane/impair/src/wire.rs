@@ -57,7 +57,7 @@ pub struct Delivery {
 pub enum DropReason {
     /// Nothing passes.
     Blackhole,
-    /// Longer than the MTU.
+    /// Longer than the MTU, or of a length that does not pass.
     Mtu,
     /// Lost on its own.
     Random,
@@ -176,7 +176,12 @@ impl Wire {
         if self.impairment.blackhole {
             return Err(DropReason::Blackhole);
         }
-        if self.impairment.mtu.is_some_and(|mtu| len > u64::from(mtu)) {
+        let is_too_long = self.impairment.mtu.is_some_and(|mtu| len > u64::from(mtu));
+        let is_in_hole = self
+            .impairment
+            .hole
+            .is_some_and(|(from, to)| (u64::from(from)..=u64::from(to)).contains(&len));
+        if is_too_long || is_in_hole {
             return Err(DropReason::Mtu);
         }
         if let Some(reason) = is_lost {

@@ -578,3 +578,23 @@ proptest! {
         prop_assert!(wire.counters().is_balanced());
     }
 }
+
+#[test]
+fn a_hole_swallows_the_lengths_in_it_and_lets_shorter_and_longer_ones_pass() {
+    let impairment = Impairment {
+        hole: Some((900, 1100)),
+        ..Impairment::default()
+    };
+    let mut wire = Wire::new(impairment, 1);
+    for (len, passes) in [
+        (172, true),
+        (899, true),
+        (900, false),
+        (1100, false),
+        (1101, true),
+    ] {
+        let fate = wire.offer(len, ms(0));
+        assert_eq!(matches!(fate, Fate::Once(_)), passes, "{len}");
+    }
+    assert_eq!(wire.counters().lost(DropReason::Mtu), 2);
+}

@@ -11,57 +11,104 @@ use serde::{Serialize, Serializer};
 pub enum Fault {
     /// The path in use drops everything, both ways.
     Blackhole,
+    /// The same, while as many threads burn as there are cores.
+    BlackholeBusy,
     /// The same, for a class whose packets go twice while their path is suspect.
     Protect,
     /// The path in use drops everything from site 1 to site 2.
     OneWay,
     /// The uplink in use at site 1 loses its carrier.
     Carrier,
+    /// The uplink in use at site 1 loses its address.
+    Address,
     /// The path in use loses 20 % of all packets.
     Brownout20,
+    /// The same for a bulk class, where every other path is slower even so.
+    Brownout20Bulk,
     /// The path in use takes 300 ms longer.
     LatencyStep,
+    /// The path in use gets 60 ms of jitter.
+    Jitter60,
+    /// Two equal paths, each with a queue that half a second of its rate fills, and a TCP flow that fills it. Nothing
+    /// breaks.
+    Bufferbloat,
     /// The path in use dies and comes back, again and again: seconds up, seconds down.
     SquareWave(u8, u8),
+    /// Nothing breaks, while as many threads burn as there are cores.
+    Busy,
     /// An operator drains the path in use.
     Drain,
     /// The gateway of site 2 is killed and started again.
     PeerRestart,
     /// The path in use drops what is larger than 1300 bytes.
     MtuHole,
+    /// The path in use drops the data, by its size, and lets smaller and larger probes pass.
+    SizeDrop,
+}
+
+/// How long a fault lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lasts {
+    /// So long in any case.
+    pub least: Duration,
+    /// And until traffic is well again, but no longer than this.
+    pub most: Duration,
+}
+
+impl Lasts {
+    const fn ms(least: u64, most: u64) -> Self {
+        Self {
+            least: Duration::from_millis(least),
+            most: Duration::from_millis(most),
+        }
+    }
 }
 
 impl Fault {
     /// All of them, in the order of the report.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 20] = [
         Self::Blackhole,
+        Self::BlackholeBusy,
         Self::Protect,
         Self::OneWay,
         Self::Carrier,
+        Self::Address,
         Self::Brownout20,
+        Self::Brownout20Bulk,
         Self::LatencyStep,
+        Self::Jitter60,
+        Self::Bufferbloat,
         Self::SquareWave(5, 5),
         Self::SquareWave(15, 5),
         Self::SquareWave(30, 1),
         Self::SquareWave(60, 5),
+        Self::Busy,
         Self::Drain,
         Self::PeerRestart,
         Self::MtuHole,
+        Self::SizeDrop,
     ];
 
     /// The name on the command line; one for all square waves.
     pub fn name(self) -> &'static str {
         match self {
             Self::Blackhole => "blackhole",
+            Self::BlackholeBusy => "blackhole_busy",
             Self::Protect => "protect",
             Self::OneWay => "one_way",
             Self::Carrier => "carrier",
+            Self::Address => "address",
             Self::Brownout20 => "brownout_20",
+            Self::Brownout20Bulk => "brownout_20_bulk",
             Self::LatencyStep => "latency_step",
+            Self::Jitter60 => "jitter_60",
+            Self::Bufferbloat => "bufferbloat",
             Self::SquareWave(..) => "square_wave",
+            Self::Busy => "busy",
             Self::Drain => "drain",
             Self::PeerRestart => "peer_restart",
             Self::MtuHole => "mtu_hole",
+            Self::SizeDrop => "size_drop",
         }
     }
 
@@ -70,24 +117,43 @@ impl Fault {
     pub fn has_bulk(self) -> bool {
         match self {
             Self::Blackhole
+            | Self::BlackholeBusy
             | Self::Protect
             | Self::OneWay
             | Self::Carrier
+            | Self::Address
+            | Self::Bufferbloat
+            | Self::Busy
             | Self::PeerRestart
             | Self::MtuHole => true,
-            Self::Brownout20 | Self::LatencyStep | Self::SquareWave(..) | Self::Drain => false,
+            Self::Brownout20
+            | Self::Brownout20Bulk
+            | Self::LatencyStep
+            | Self::Jitter60
+            | Self::SquareWave(..)
+            | Self::Drain
+            | Self::SizeDrop => false,
         }
     }
 
     /// Whether the kernel alone cannot do it.
     pub fn needs_emulator(self) -> bool {
         match self {
-            Self::Brownout20 | Self::LatencyStep | Self::MtuHole => true,
+            Self::Brownout20
+            | Self::Brownout20Bulk
+            | Self::LatencyStep
+            | Self::Jitter60
+            | Self::MtuHole
+            | Self::SizeDrop => true,
             Self::Blackhole
+            | Self::BlackholeBusy
             | Self::Protect
             | Self::OneWay
             | Self::Carrier
+            | Self::Address
+            | Self::Bufferbloat
             | Self::SquareWave(..)
+            | Self::Busy
             | Self::Drain
             | Self::PeerRestart => false,
         }
@@ -95,20 +161,59 @@ impl Fault {
 
     /// Whether gateways remember it longer than a trial may wait.
     pub fn needs_new_gateways(self) -> bool {
-        self == Self::MtuHole
+        matches!(self, Self::MtuHole | Self::Brownout20Bulk)
     }
 
-    /// How long it lasts; a square wave lasts as long as the operator says.
-    pub fn lasts(self) -> Duration {
+    /// Whether all cores are kept busy.
+    pub fn burns(self) -> bool {
+        matches!(self, Self::BlackholeBusy | Self::Busy)
+    }
+
+    /// Whether it is measured once, for as long as the operator says.
+    pub fn is_long(self) -> bool {
+        matches!(self, Self::SquareWave(..) | Self::Busy)
+    }
+
+    /// Whether the packets are to be on another path at its end.
+    pub fn must_be_left(self) -> bool {
         match self {
-            Self::Blackhole | Self::Protect | Self::OneWay | Self::Carrier => {
-                Duration::from_millis(1500)
+            Self::Blackhole
+            | Self::BlackholeBusy
+            | Self::Protect
+            | Self::OneWay
+            | Self::Carrier
+            | Self::Address
+            | Self::Brownout20
+            | Self::LatencyStep
+            | Self::Jitter60
+            | Self::Drain
+            | Self::SizeDrop => true,
+            Self::Brownout20Bulk
+            | Self::Bufferbloat
+            | Self::SquareWave(..)
+            | Self::Busy
+            | Self::PeerRestart
+            | Self::MtuHole => false,
+        }
+    }
+
+    /// How long it lasts, where it does not take its own time.
+    pub fn lasts(self) -> Lasts {
+        match self {
+            Self::Blackhole
+            | Self::BlackholeBusy
+            | Self::Protect
+            | Self::OneWay
+            | Self::Carrier
+            | Self::Address => Lasts::ms(1000, 4000),
+            Self::Brownout20 | Self::LatencyStep | Self::Jitter60 | Self::SizeDrop => {
+                Lasts::ms(1500, 8000)
             }
-            Self::Brownout20 | Self::LatencyStep => Duration::from_secs(6),
-            Self::SquareWave(up_s, down_s) => Duration::from_secs(u64::from(up_s + down_s)),
-            Self::Drain => Duration::from_secs(6),
-            Self::PeerRestart => Duration::from_secs(4),
-            Self::MtuHole => Duration::from_secs(12),
+            Self::Brownout20Bulk => Lasts::ms(10_000, 10_000),
+            Self::Bufferbloat | Self::SquareWave(..) | Self::Busy => Lasts::ms(0, 0),
+            Self::Drain => Lasts::ms(6000, 6000),
+            Self::PeerRestart => Lasts::ms(1000, 8000),
+            Self::MtuHole => Lasts::ms(4000, 12_000),
         }
     }
 
@@ -117,15 +222,23 @@ impl Fault {
         match self {
             // Half of what the fault adds.
             Self::LatencyStep => 150_000_000,
+            // A path takes 5 ms and its queue 20 ms at most; jitter adds 90 ms on average.
+            Self::Jitter60 => 60_000_000,
             Self::Blackhole
+            | Self::BlackholeBusy
             | Self::Protect
             | Self::OneWay
             | Self::Carrier
+            | Self::Address
             | Self::Brownout20
+            | Self::Brownout20Bulk
+            | Self::Bufferbloat
             | Self::SquareWave(..)
+            | Self::Busy
             | Self::Drain
             | Self::PeerRestart
-            | Self::MtuHole => u64::MAX,
+            | Self::MtuHole
+            | Self::SizeDrop => u64::MAX,
         }
     }
 
@@ -135,6 +248,25 @@ impl Fault {
             10_000.0
         } else {
             1000.0
+        }
+    }
+
+    /// Bytes of UDP payload in each of them.
+    pub fn payload_bytes(self) -> usize {
+        match self {
+            // 988 bytes of IPv4 on the wire.
+            Self::SizeDrop => 900,
+            _ => VOICE_BYTES,
+        }
+    }
+
+    /// The class of the numbered packets, and the mark that puts them there: expedited forwarding (RFC 3246), class
+    /// selector 1 (RFC 2474), none.
+    pub fn class(self) -> (&'static str, u8) {
+        match self {
+            Self::Brownout20Bulk => ("bulk", 8),
+            Self::Bufferbloat => ("default", 0),
+            _ => ("realtime", 46),
         }
     }
 
@@ -196,6 +328,9 @@ impl FromStr for FaultName {
     }
 }
 
+/// A voice packet's worth; 100 bytes of IPv4.
+const VOICE_BYTES: usize = 72;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -213,9 +348,19 @@ mod tests {
         assert_eq!(count("all"), Fault::ALL.len());
         let error = "black hole".parse::<FaultName>().unwrap_err();
         assert!(
-            error.contains("one of blackhole, protect, one_way"),
+            error.contains("one of blackhole, blackhole_busy, protect, one_way"),
             "{error}"
         );
         assert_eq!(Fault::SquareWave(30, 1).to_string(), "square_wave 30/1");
+    }
+
+    #[test]
+    fn a_fault_lasts_until_traffic_is_well_and_not_for_ever() {
+        for fault in Fault::ALL {
+            let Lasts { least, most } = fault.lasts();
+            assert!(least <= most && most <= Duration::from_secs(15), "{fault}");
+            // What is measured once takes its own time.
+            assert!(!fault.is_long() || most.is_zero(), "{fault}");
+        }
     }
 }

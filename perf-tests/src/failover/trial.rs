@@ -1,20 +1,18 @@
 //! One trial: numbered packets both ways, a fault among them, and what both ends saw.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use patronus_api::{EventView, PathCommand};
+use patronus_api::EventView;
 use serde::Serialize;
 
-use super::fault::Fault;
+use super::bulk::Bulk;
+use super::fault::{Fault, Lasts};
 use super::twin::{Pair, Twin};
 use super::watch::{self, Switch, Watch, path_of};
+use crate::machine::{Machine, Strain};
 use crate::traffic::numbered::{NumberedFlow, Shape, now_ns};
 use crate::traffic::record::{Record, Span};
-use crate::traffic::{BulkTcp, joined};
 use crate::{Gateway, Stop};
 
 /// What one trial showed.
@@ -29,6 +27,15 @@ pub struct Trial {
     /// From the fault to the gateway's knowledge of the path's MTU, or to its leaving the path; `None` where it did
     /// neither, or the fault is no matter of size.
     pub size_noticed_ns: Option<u64>,
+    /// What the bulk flow carried with nothing pinned and pinned to one path, in bits per second; `None` where that was
+    /// not asked.
+    pub throughput_bps: Option<[f64; 2]>,
+    /// From the fault to its end.
+    pub lasted_ns: u64,
+    /// What else the machine had to do, from the packets' begin to their end.
+    pub strain: Strain,
+    /// Which of the labs side by side it ran in.
+    pub lane: usize,
     /// Changes of path at both gateways between the trial before and this one: with nothing wrong.
     pub switches_between: u32,
     /// What both gateways said from the packets' begin to the fault's end, with milliseconds since the fault.
@@ -56,6 +63,9 @@ pub struct Way {
     pub lost_before: u64,
     /// Packets that came behind later ones, over the whole trial.
     pub reordered: u64,
+    /// Those of them that came behind a later one on the new path: after the longest pause, packets sent before the first
+    /// one after it left out.
+    pub reordered_after: u64,
     /// Packets that came twice, over the whole trial.
     pub duplicated: u64,
     /// From the fault to the last packet that was lost or too late; 0 where none was.
@@ -82,8 +92,14 @@ pub struct Stage<'a> {
     pub watches: [Watch; 2],
     /// Events seen so far, by gateway.
     pub seen: [u64; 2],
+    /// What fills the link during a trial, where something does.
+    pub bulk: Option<Bulk>,
+    /// Payload in bits per second from which on the link counts as full.
+    pub full_bps: f64,
     /// Trials that ran on it.
     pub trials: usize,
+    /// Its number among those side by side.
+    pub lane: usize,
     /// Ctrl-C.
     pub stop: &'a Stop,
 }
@@ -95,6 +111,8 @@ pub struct Broken {
     pub pairs: Vec<Pair>,
     /// When a gateway that was started again said that it is ready, on the clock of [`now_ns`].
     pub ready_ns: Option<u64>,
+    /// See [`Trial::throughput_bps`].
+    pub throughput_bps: Option<[f64; 2]>,
 }
 
 impl Stage<'_> {
@@ -105,18 +123,18 @@ impl Stage<'_> {
     pub fn trial(
         &mut self,
         fault: Fault,
-        lasts: Duration,
+        lasts: Lasts,
         break_it: impl FnOnce(&mut Self, Pair) -> Result<Broken>,
         mend_it: impl FnOnce(&mut Self, Pair) -> Result<()>,
     ) -> Result<Trial> {
-        let (pair, switches_between) = self.settle()?;
-        let bulk = match fault.has_bulk() {
+        let (pair, switches_between) = self.settle(fault)?;
+        self.bulk = match fault.has_bulk() {
             true => Some(Bulk::start(&self.twin)?),
             false => None,
         };
         let flows = self.flows(fault)?;
-        let begun_ns = now_ns();
-        self.stop.sleep(LEAD)?;
+        let (begun_ns, machine) = (now_ns(), Machine::now());
+        self.lead(&flows)?;
         // What the gateways did up to here is not the fault's doing.
         let mut early = Vec::with_capacity(2);
         for site in 0..2 {
@@ -125,16 +143,16 @@ impl Stage<'_> {
         let starved = self.starved();
         let fault_ns = now_ns();
         let broken = break_it(self, pair)?;
-        let size_noticed_ns = self.endure(fault, lasts, pair)?;
-        let pair_after = self.pair_in_use(0)?;
+        let size_noticed_ns = self.endure(fault, lasts, pair, &broken, &flows)?;
+        let pair_after = self.pair_in_use(0, fault)?;
         let events = [self.news(0)?, self.news(1)?];
         let starved_after = self.starved();
         let mend_ns = now_ns();
         mend_it(self, pair)?;
         self.stop.sleep(TAIL)?;
-        let [there, back] = flows;
-        let records = [there.finish()?, back.finish()?];
-        let bulk_stall_ns = match bulk {
+        let records = finish(flows)?;
+        let strain = machine.strain();
+        let bulk_stall_ns = match self.bulk.take() {
             Some(bulk) => Some(bulk.finish(fault_ns, mend_ns)?),
             None => None,
         };
@@ -149,12 +167,15 @@ impl Stage<'_> {
                 to_ns: mend_ns,
             },
         };
+        let class = fault.class().0;
         let mut ways = [Way::default(); 2];
         for (site, way) in ways.iter_mut().enumerate() {
             *way = way_of(&records[site], spans, fault)?;
             let bad = self.numbers_of(site, &broken.pairs)?;
-            way.count_switches(&events[site], fault_ns, &bad);
-            way.count_switches(&early[site], fault_ns, &[]);
+            way.count_switches(&early[site], class, fault_ns, &[]);
+            // What came before the fault is no answer to it.
+            way.first_switch_ns = None;
+            way.count_switches(&events[site], class, fault_ns, &bad);
             way.starved = grown(starved[site], starved_after[site]);
         }
         self.trials += 1;
@@ -164,55 +185,92 @@ impl Stage<'_> {
             bulk_stall_ns,
             after_ready_ns: broken.after_ready_ns(&records, spans.fault),
             size_noticed_ns,
+            throughput_bps: broken.throughput_bps,
+            lasted_ns: mend_ns - fault_ns,
+            strain,
+            lane: self.lane,
             switches_between,
             pair_before: pair.to_string(),
             pair_after: pair_after.map(|pair| pair.to_string()),
         })
     }
 
-    /// Waits until everything is up and forgets what earlier trials left; the path in use, and how often a gateway
-    /// changed it since the trial before.
-    ///
-    /// # Errors
-    /// What is still amiss after [`SETTLE_MAX`].
-    fn settle(&mut self) -> Result<(Pair, u32)> {
-        watch::settled(&self.twin, &self.watches, CLASS, SETTLE_MAX, self.stop)?;
-        if self.trials == 0 {
-            self.stop.sleep(FIRST_CHOICE)?;
-        }
-        for watch in &self.watches {
-            for path in watch.paths()?.paths {
-                watch.order(PathCommand::Clear, path.path)?;
+    /// Packets before the fault, until they arrive both ways and the bulk flow has filled the link.
+    fn lead(&self, flows: &[NumberedFlow; 2]) -> Result<()> {
+        let begun = Instant::now();
+        loop {
+            let before = self.bulk.as_ref().map(Bulk::received_bytes);
+            let looked = Instant::now();
+            self.stop.sleep(LEAD_LOOK)?;
+            let is_full = self.bulk.as_ref().zip(before).is_none_or(|(bulk, before)| {
+                let bytes = bulk.received_bytes() - before;
+                bytes as f64 * 8.0 >= self.full_bps * looked.elapsed().as_secs_f64()
+            });
+            let do_arrive = flows.iter().all(|flow| flow.received() > 0);
+            let is_ready = is_full && do_arrive && begun.elapsed() >= LEAD_MIN;
+            if is_ready || begun.elapsed() >= LEAD_MAX {
+                return Ok(());
             }
         }
-        self.stop.sleep(AFTER_CLEAR)?;
-        let pair = watch::settled(&self.twin, &self.watches, CLASS, SETTLE_MAX, self.stop)?;
-        let mut between = 0;
-        for site in 0..2 {
-            let switches = watch::switches(&self.news(site)?);
-            let of_class = switches.iter().filter(|switch| switch.class == CLASS);
-            // Gateways that have just started still choose.
-            between += if self.trials > 0 {
-                of_class.count() as u32
-            } else {
-                0
-            };
-        }
-        Ok((pair, between))
     }
 
-    /// Waits while the fault lasts; when its size was noticed, if it is a matter of size.
-    fn endure(&self, fault: Fault, lasts: Duration, pair: Pair) -> Result<Option<u64>> {
+    /// Waits while the fault lasts: for the least time, then until packets arrive both ways, on another path where the
+    /// fault must be left; when its size was noticed, if it is a matter of size.
+    fn endure(
+        &self,
+        fault: Fault,
+        lasts: Lasts,
+        pair: Pair,
+        broken: &Broken,
+        flows: &[NumberedFlow; 2],
+    ) -> Result<Option<u64>> {
         let begun = Instant::now();
         let mut noticed = None;
-        while begun.elapsed() < lasts {
-            let left = lasts.saturating_sub(begun.elapsed());
-            self.stop.sleep(left.min(POLL))?;
+        let mut well_since = None;
+        while begun.elapsed() < lasts.most {
+            let arrived_before = flows.each_ref().map(NumberedFlow::received);
+            let looked = Instant::now();
+            self.stop.sleep(POLL)?;
             if fault == Fault::MtuHole && noticed.is_none() && self.knows_size(pair)? {
                 noticed = Some(u64::try_from(begun.elapsed().as_nanos())?);
             }
+            let wanted = fault.rate_pps() * looked.elapsed().as_secs_f64() * FLOWS_SHARE;
+            let do_arrive = flows
+                .iter()
+                .zip(arrived_before)
+                .all(|(flow, before)| (flow.received() - before) as f64 >= wanted);
+            let is_noticed = fault != Fault::MtuHole || noticed.is_some();
+            let is_well = do_arrive
+                && is_noticed
+                && (!fault.must_be_left() || self.has_left(fault, &broken.pairs)?);
+            well_since = match well_since {
+                _ if !is_well => None,
+                None => Some(Instant::now()),
+                since => since,
+            };
+            let is_over = well_since.is_some_and(|since| since.elapsed() >= WELL);
+            if is_over && begun.elapsed() >= lasts.least {
+                break;
+            }
         }
         Ok(noticed)
+    }
+
+    /// Whether both gateways send the class over none of these pairs, and nothing of it is still leaving one.
+    fn has_left(&self, fault: Fault, pairs: &[Pair]) -> Result<bool> {
+        let class = fault.class().0;
+        for watch in &self.watches {
+            let paths = watch.paths()?;
+            let Some(path) = path_of(&paths, class) else {
+                return Ok(false);
+            };
+            let route = paths.routes.iter().find(|route| route.class == class);
+            let is_leaving = route.is_some_and(|route| route.leaving.is_some());
+            if is_leaving || pairs.contains(&watch.pair_of(&self.twin, path)?) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// Whether the gateway of site 1 knows that a path is narrower than a full packet, or does not use it.
@@ -241,10 +299,10 @@ impl Stage<'_> {
     ///
     /// # Errors
     /// A gateway that does not answer.
-    pub fn pair_in_use(&self, site: usize) -> Result<Option<Pair>> {
+    pub fn pair_in_use(&self, site: usize, fault: Fault) -> Result<Option<Pair>> {
         let watch = &self.watches[site];
         let paths = watch.paths()?;
-        let path = path_of(&paths, CLASS);
+        let path = path_of(&paths, fault.class().0);
         path.map(|path| watch.pair_of(&self.twin, path)).transpose()
     }
 
@@ -270,8 +328,8 @@ impl Stage<'_> {
     pub fn flows(&self, fault: Fault) -> Result<[NumberedFlow; 2]> {
         let shape = Shape {
             rate_pps: fault.rate_pps(),
-            payload_bytes: PAYLOAD_BYTES,
-            dscp: DSCP_EXPEDITED,
+            payload_bytes: fault.payload_bytes(),
+            dscp: fault.class().1,
         };
         let [one, two] = &self.twin.sites;
         Ok([
@@ -312,11 +370,9 @@ impl Broken {
 }
 
 impl Way {
-    fn count_switches(&mut self, events: &[EventView], fault_ns: u64, bad: &[u8]) {
-        for switch in watch::switches(events)
-            .iter()
-            .filter(|switch| switch.class == CLASS)
-        {
+    fn count_switches(&mut self, events: &[EventView], class: &str, fault_ns: u64, bad: &[u8]) {
+        let switches = watch::switches(events);
+        for switch in switches.iter().filter(|switch| switch.class == class) {
             self.switches += 1;
             self.false_switches += u32::from(!is_wanted(switch, bad));
             let after = switch.at_ns.saturating_sub(fault_ns);
@@ -368,6 +424,7 @@ fn way_of(record: &Record, spans: Spans, fault: Fault) -> Result<Way> {
         lost: record.account(spans.fault).lost,
         lost_before: record.account(spans.before).lost,
         reordered: all.reordered,
+        reordered_after: record.reordered_since(gap.begun_ns + gap.length_ns),
         duplicated: all.duplicated,
         bad_until_ns: bad.map_or(0, |at_ns| at_ns.saturating_sub(spans.fault.from_ns)),
         // Beside a bulk flow a full queue loses packets of its own.
@@ -388,76 +445,34 @@ fn resumed_ns(record: &Record, span: Span) -> Option<u64> {
     gap.is_over.then_some(gap.begun_ns + gap.length_ns)
 }
 
-/// A bulk TCP flow from site 1 to site 2, watched for stalls.
-struct Bulk {
-    flow: Arc<BulkTcp>,
-    must_end: Arc<AtomicBool>,
-    /// (when, bytes so far), a line for each look that saw more.
-    watcher: JoinHandle<Result<Vec<(u64, u64)>>>,
+/// Ends both flows at the same time.
+fn finish(flows: [NumberedFlow; 2]) -> Result<[Record; 2]> {
+    let [there, back] = flows;
+    std::thread::scope(|scope| {
+        let back = scope.spawn(|| back.finish());
+        let there = there.finish();
+        let back = back
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok([there?, back?])
+    })
 }
 
-impl Bulk {
-    fn start(twin: &Twin) -> Result<Self> {
-        let [one, two] = &twin.sites;
-        let flow = Arc::new(BulkTcp::start(&one.host, &two.host, two.host_addr(), 1)?);
-        let must_end = Arc::new(AtomicBool::new(false));
-        let (seen, end) = (Arc::clone(&flow), Arc::clone(&must_end));
-        let watcher = std::thread::Builder::new()
-            .name("bulk watcher".to_owned())
-            .spawn(move || {
-                let mut looks = vec![(now_ns(), 0)];
-                while !end.load(Ordering::Relaxed) {
-                    std::thread::sleep(LOOK);
-                    let bytes = seen.received_bytes();
-                    if looks.last().is_none_or(|(_, before)| *before < bytes) {
-                        looks.push((now_ns(), bytes));
-                    }
-                }
-                Ok(looks)
-            })
-            .context("starting the bulk flow's watcher")?;
-        Ok(Self {
-            flow,
-            must_end,
-            watcher,
-        })
-    }
-
-    /// The longest stall that touches the span.
-    fn finish(self, from_ns: u64, to_ns: u64) -> Result<u64> {
-        self.must_end.store(true, Ordering::Relaxed);
-        let mut looks = joined(self.watcher)?;
-        looks.push((to_ns.max(looks.last().map_or(0, |(at_ns, _)| *at_ns)), 0));
-        let flow = Arc::into_inner(self.flow).context("the watcher still holds the flow")?;
-        flow.finish().context("the bulk flow did not survive")?;
-        let stalls = looks
-            .windows(2)
-            .filter(|pair| pair[1].0 > from_ns && pair[0].0 < to_ns);
-        Ok(stalls.map(|pair| pair[1].0 - pair[0].0).max().unwrap_or(0))
-    }
-}
-
-/// The class of the numbered packets, by their mark.
-pub const CLASS: &str = "realtime";
-/// Expedited forwarding (RFC 3246).
-const DSCP_EXPEDITED: u8 = 46;
-/// A voice packet's worth; 100 bytes of IPv4.
-const PAYLOAD_BYTES: usize = 72;
-/// Packets before the fault: for the bulk flow to fill the link.
-const LEAD: Duration = Duration::from_millis(1500);
+/// Packets before the fault, at the least and at the most.
+const LEAD_MIN: Duration = Duration::from_millis(700);
+const LEAD_MAX: Duration = Duration::from_millis(2500);
+/// Over which the bulk flow's rate is taken.
+const LEAD_LOOK: Duration = Duration::from_millis(200);
 /// The beginning of it that is not looked at.
 const SLOW_START_NS: u64 = 200_000_000;
 /// Packets after the fault's end.
-const TAIL: Duration = Duration::from_millis(300);
+const TAIL: Duration = Duration::from_millis(100);
 /// Without a bad packet for that long, it is over.
 const CLEAN_NS: u64 = 250_000_000;
-/// How long gateways may take until all paths are up.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
-/// A gateway may change its first choice for five seconds, while delays become known.
-const FIRST_CHOICE: Duration = Duration::from_secs(6);
-const AFTER_CLEAR: Duration = Duration::from_millis(100);
+/// How long traffic must have been well for a fault to end.
+const WELL: Duration = Duration::from_millis(500);
+/// The share of packets that must arrive for traffic to be well.
+const FLOWS_SHARE: f64 = 0.7;
 /// An outer packet around a full inner one: 1420 bytes and WireGuard's 60 over IPv4, less its padding.
 const FULL_BYTES: u16 = 1400;
 const POLL: Duration = Duration::from_millis(100);
-/// How often the bulk flow's watcher looks.
-const LOOK: Duration = Duration::from_millis(5);

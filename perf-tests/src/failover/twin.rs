@@ -47,6 +47,8 @@ pub enum Internet {
     Kernel {
         /// Bits per second of IP packets that the internet sends to each uplink.
         link_bits_per_s: u64,
+        /// What may wait for that, as the time it takes.
+        queue: Duration,
     },
     /// A user-space emulator, for what the kernel cannot do: loss, delay, an MTU without ICMP.
     Emulator {
@@ -178,6 +180,20 @@ impl Twin {
         link::set_up(&self.wan, &self.sites[0].on_wan(uplink), is_on)
     }
 
+    /// Takes the address of an uplink of site 1, as when a lease ends, or gives it back. The kernel drops the uplink's
+    /// routes with it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn set_address(&self, uplink: u8, is_there: bool) -> Result<()> {
+        let site = &self.sites[0];
+        let addr = site.uplink_addr(uplink);
+        if is_there {
+            return site.give_address(uplink, Some(with_last(addr, 1).into()));
+        }
+        link::remove_address(&site.gateway, &uplink_interface(uplink), prefix(addr, 24))
+    }
+
     /// Changes what is done to the packets between a pair of uplinks, both ways.
     ///
     /// # Errors
@@ -242,15 +258,17 @@ impl TwinSite {
         let (inside, outside) = (uplink_interface(uplink), self.on_wan(uplink));
         let addr = self.uplink_addr(uplink);
         link::connect(end(&self.gateway, &inside), end(wan, &outside))?;
-        let everywhere = prefix(Ipv4Addr::new(198, 18, 0, 0), 15);
         let router = match internet {
-            Internet::Kernel { link_bits_per_s } => {
+            Internet::Kernel {
+                link_bits_per_s,
+                queue,
+            } => {
                 let setup = Setup {
                     addresses: &[prefix(with_last(addr, 1), 24)],
                     ..Setup::default()
                 };
                 link::configure(wan, &outside, setup)?;
-                obstacle::limit_rate(wan, &outside, link_bits_per_s, QUEUE)?;
+                obstacle::limit_rate(wan, &outside, link_bits_per_s, queue)?;
                 Some(with_last(addr, 1).into())
             }
             Internet::Emulator { .. } => {
@@ -260,8 +278,15 @@ impl TwinSite {
                 None
             }
         };
+        self.give_address(uplink, router)
+    }
+
+    /// Gives an uplink its address and the routes that go with it.
+    fn give_address(&self, uplink: u8, router: Option<IpAddr>) -> Result<()> {
+        let inside = uplink_interface(uplink);
+        let everywhere = prefix(Ipv4Addr::new(198, 18, 0, 0), 15);
         let setup = Setup {
-            addresses: &[prefix(addr, 24)],
+            addresses: &[prefix(self.uplink_addr(uplink), 24)],
             ..Setup::default()
         };
         link::configure(&self.gateway, &inside, setup)?;
@@ -337,4 +362,4 @@ fn prefix(addr: Ipv4Addr, len: u8) -> Prefix {
 /// The uplinks of each site.
 pub const UPLINKS: [u8; 2] = [0, 1];
 /// What a bottleneck holds: as deep as an access router's buffer for voice and bulk may be.
-const QUEUE: Duration = Duration::from_millis(20);
+pub const QUEUE: Duration = Duration::from_millis(20);

@@ -81,10 +81,40 @@ impl Watch {
     /// # Errors
     /// A gateway that does not answer or refuses.
     pub fn order(&self, command: PathCommand, path: u8) -> Result<()> {
+        self.command(command, Some(path), None)
+    }
+
+    /// Pins a class to a path.
+    ///
+    /// # Errors
+    /// As for [`Watch::order`].
+    pub fn pin(&self, class: &str, path: u8) -> Result<()> {
+        self.command(PathCommand::Pin, Some(path), Some(class))
+    }
+
+    /// Undoes [`Watch::pin`].
+    ///
+    /// # Errors
+    /// As for [`Watch::order`].
+    pub fn unpin(&self, class: &str) -> Result<()> {
+        self.command(PathCommand::Unpin, None, Some(class))
+    }
+
+    /// Has the bandwidth of a path measured; the figure is there a moment later.
+    ///
+    /// # Errors
+    /// A gateway that does not answer or refuses.
+    pub fn measure_bandwidth(&self, path: u8) -> Result<()> {
+        let path = path.to_string();
+        self.ask(|client| client.measure_bandwidth(&self.peer, &path))
+            .map(drop)
+    }
+
+    fn command(&self, command: PathCommand, path: Option<u8>, class: Option<&str>) -> Result<()> {
         let request = PathCommandRequest {
             command,
-            path: Some(path.to_string()),
-            class: None,
+            path: path.map(|path| path.to_string()),
+            class: class.map(str::to_owned),
             dry_run: false,
         };
         let answer = self.ask(|client| client.path_command(&self.peer, &request))?;
@@ -155,8 +185,8 @@ pub fn switches(events: &[EventView]) -> Vec<Switch> {
     switches.collect()
 }
 
-/// Waits until both gateways send `class` over the same pair and every path that joins two uplinks is up at both ends;
-/// the pair.
+/// Waits until both gateways send `class` over the same pair and every path that joins two uplinks is up at both ends; the
+/// pair. With `wants_met`, that pair and another one must be within the class's bounds too.
 ///
 /// # Errors
 /// What is still amiss after `max`, or Ctrl-C.
@@ -164,12 +194,13 @@ pub fn settled(
     twin: &Twin,
     watches: &[Watch; 2],
     class: &str,
+    wants_met: bool,
     max: Duration,
     stop: &Stop,
 ) -> Result<Pair> {
     let begun = Instant::now();
     loop {
-        let amiss = match standing(twin, watches, class) {
+        let amiss = match standing(twin, watches, class, wants_met) {
             Ok(Standing::Settled(pair)) => return Ok(pair),
             Ok(Standing::Amiss(what)) => what,
             Err(error) => format!("{error:#}"),
@@ -187,7 +218,7 @@ enum Standing {
     Amiss(String),
 }
 
-fn standing(twin: &Twin, watches: &[Watch; 2], class: &str) -> Result<Standing> {
+fn standing(twin: &Twin, watches: &[Watch; 2], class: &str, wants_met: bool) -> Result<Standing> {
     let mut pairs = Vec::with_capacity(2);
     for watch in watches {
         let paths = watch.paths()?;
@@ -208,7 +239,19 @@ fn standing(twin: &Twin, watches: &[Watch; 2], class: &str) -> Result<Standing> 
                 states.join("; ")
             )));
         }
-        match path_of(&paths, class) {
+        let in_use = path_of(&paths, class);
+        let is_met = |path: &&PathView| {
+            let mut standings = path.classes.iter();
+            standings.any(|standing| standing.class == class && standing.tier == 0)
+        };
+        let are_met = paths.paths.iter().filter(is_met).count();
+        if wants_met && (are_met < 2 || !in_use.is_none_or(|path| is_met(&path))) {
+            return Ok(Standing::Amiss(format!(
+                "{} finds the path of {class} or all others out of its bounds",
+                watch.label()
+            )));
+        }
+        match in_use {
             Some(path) => pairs.push(watch.pair_of(twin, path)?),
             None => {
                 return Ok(Standing::Amiss(format!(

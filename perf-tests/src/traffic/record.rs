@@ -128,6 +128,34 @@ impl Record {
         Some(longest)
     }
 
+    /// Packets that first arrived at that time or later behind one with a higher number that arrived in the same time:
+    /// what came late from before does not count. Packets sent before the one that came first then are left out.
+    pub fn reordered_since(&self, at_ns: u64) -> u64 {
+        let since = self
+            .arrivals
+            .partition_point(|arrival| arrival.at_ns < at_ns);
+        let Some(first) = self.arrivals.get(since) else {
+            return 0;
+        };
+        let mut has_come = vec![false; self.sent_ns.len()];
+        for arrival in &self.arrivals[..since] {
+            if let Some(seen) = has_come.get_mut(arrival.number as usize) {
+                *seen = true;
+            }
+        }
+        let (mut highest, mut reordered) = (first.number, 0);
+        for arrival in &self.arrivals[since..] {
+            let Some(seen) = has_come.get_mut(arrival.number as usize) else {
+                continue;
+            };
+            let is_late = (first.number..highest).contains(&arrival.number);
+            reordered += u64::from(is_late && !*seen);
+            *seen = true;
+            highest = highest.max(arrival.number);
+        }
+        reordered
+    }
+
     /// The longest pause of the sender that touches the span.
     pub fn sender_pause_ns(&self, span: Span) -> u64 {
         let numbers = self.numbers(span);
@@ -233,6 +261,29 @@ mod tests {
             (account.lost, account.reordered, account.duplicated),
             (0, 0, 1)
         );
+    }
+
+    #[test]
+    fn packets_out_of_order_on_the_new_path_are_told_from_those_the_old_one_still_brings() {
+        // From 10 ms on: 5 is the first on the new path, 3 and 4 come late from the old one, 7 comes behind 8, 6 twice.
+        let arrivals = [
+            (0, 1),
+            (1, 2),
+            (2, 3),
+            (5, 10),
+            (3, 11),
+            (4, 12),
+            (6, 13),
+            (8, 14),
+            (7, 15),
+            (6, 16),
+            (9, 17),
+        ];
+        let flow = record(10, &arrivals);
+        assert_eq!(flow.reordered_since(10 * MS), 1);
+        assert_eq!(flow.account(span(0, 10)).reordered, 3);
+        assert_eq!(flow.reordered_since(15 * MS), 0);
+        assert_eq!(flow.reordered_since(100 * MS), 0);
     }
 
     #[test]
