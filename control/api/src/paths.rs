@@ -404,6 +404,8 @@ pub enum EventKind {
     Endpoint,
     /// Lanes were agreed with a peer.
     Lanes,
+    /// Something about the gateway itself: a reload, a worker, the store of samples.
+    Gateway,
 }
 
 /// How good or bad something is.
@@ -460,7 +462,7 @@ pub struct CandidateView {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Decision,
         Self::State,
         Self::Moved,
@@ -469,6 +471,7 @@ impl EventKind {
         Self::Handshake,
         Self::Endpoint,
         Self::Lanes,
+        Self::Gateway,
     ];
 
     /// Its word.
@@ -482,6 +485,7 @@ impl EventKind {
             Self::Handshake => "handshake",
             Self::Endpoint => "endpoint",
             Self::Lanes => "lanes",
+            Self::Gateway => "gateway",
         }
     }
 }

@@ -70,6 +70,7 @@ mod tests {
             has_policy: true,
             policy_generation: 42,
             policy_objects: [("Pod".to_owned(), 3), ("NetworkPolicy".to_owned(), 1)].into(),
+            health: None,
         };
         assert_eq!(
             for_people(&told),

@@ -47,6 +47,7 @@ pub fn status(live: &Live, workers: usize, now: Instant) -> StatusResponse {
         has_policy: live.policy.has_policy,
         policy_generation: live.policy.table.generation(),
         policy_objects,
+        health: None,
     }
 }
 
