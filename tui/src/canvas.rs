@@ -23,11 +23,6 @@ impl<'a> Canvas<'a> {
         Self { buffer, look }
     }
 
-    /// How it looks.
-    pub fn look(&self) -> Look {
-        self.look
-    }
-
     /// Everything there is to draw on.
     pub fn area(&self) -> Rect {
         self.buffer.area

@@ -31,7 +31,9 @@ pub use model::{
     Effect, Link, Look, Message, Model, Note, Order, Overlay, Prompt, PromptKind, Request,
 };
 pub use recording::{Recorder, RecordingError, Replay};
-pub use run::{ConsoleError, OnceFormat, Options, ReplayFeed, once, once_replayed, run};
+pub use run::{
+    ConsoleError, OnceFormat, Options, ReplayFeed, once, once_replayed, run, terminal_size,
+};
 pub use table::{By, Cell, Column, Row, TableState};
 pub use theme::{Glyphs, Mark, Theme, ThemeName};
 pub use view::{draw, lines, text};

@@ -103,6 +103,13 @@ pub fn run(options: &Options, feed: Box<dyn Feed>) -> Result<(), ConsoleError> {
     )
 }
 
+/// Columns and rows of the terminal, where there is one.
+pub fn terminal_size() -> Option<(u16, u16)> {
+    ratatui::crossterm::terminal::size()
+        .ok()
+        .filter(|(columns, rows)| *columns > 0 && *rows > 0)
+}
+
 /// Draws, waits, takes what came, until the end.
 fn turn(
     model: &mut Model,

@@ -7,7 +7,9 @@ use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use patronus_tui::{Effect, Glyphs, Key, Look, Message, Model, News, Replay, Screen, Theme, ThemeName};
+use patronus_tui::{
+    Effect, Glyphs, Key, Look, Message, Model, News, Replay, Screen, Theme, ThemeName,
+};
 
 /// Three sites, one with a bad path and one out of reach, policy in force: recorded from `patronus demo`.
 pub fn recording() -> PathBuf {
@@ -43,5 +45,6 @@ pub fn model(look: Look, size: (u16, u16)) -> Model {
 /// Presses keys: characters one by one.
 pub fn press(model: &mut Model, keys: &str) -> Vec<Effect> {
     let keys = keys.chars().map(Key::Char);
-    keys.flat_map(|key| model.update(Message::Key(key))).collect()
+    keys.flat_map(|key| model.update(Message::Key(key)))
+        .collect()
 }
