@@ -318,7 +318,9 @@ fn beside_burners(binary: PathBuf) -> Result<Trial, String> {
     let (progress, stop) = (Progress::new(), Stop::new());
     let options = options(binary, fault);
     let bench = Bench::new(&options, &progress, &stop);
-    let mut stage = bench.stage(fault, 0).map_err(|error| format!("{error:#}"))?;
+    let mut stage = bench
+        .stage(fault, 0)
+        .map_err(|error| format!("{error:#}"))?;
     let cores = std::thread::available_parallelism().unwrap().get();
     let burning = Arc::new(AtomicBool::new(true));
     let burners: Vec<_> = (0..cores)

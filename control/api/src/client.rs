@@ -119,7 +119,10 @@ impl Client {
         let limit = query.limit.map(|limit| format!("limit={limit}"));
         let filter = query.filter.as_ref();
         let filter = filter.map(|filter| format!("filter={}", percent_encoded(filter)));
-        let terms: Vec<String> = limit.into_iter().chain(filter).collect();
+        let sort = query.sort.map(|sort| format!("sort={}", sort.name()));
+        let skip = query.skip.map(|skip| format!("skip={skip}"));
+        let terms = limit.into_iter().chain(filter).chain(sort).chain(skip);
+        let terms: Vec<String> = terms.collect();
         self.get(&format!("/v1/flows?{}", terms.join("&")))
     }
 
@@ -240,11 +243,21 @@ impl Client {
     /// # Errors
     /// See [`ClientError`]; also what `out` answers, as [`ClientError::Broken`].
     pub fn trace(&self, peer: &str, seconds: u32, out: &mut dyn Write) -> Result<u64, ClientError> {
-        let mut stream = self.open()?;
         let patience = PATIENCE + Duration::from_secs(seconds.into());
+        let target = format!("{}?seconds={seconds}", target(&[peer, "trace"]));
+        let mut reader = self.stream(&target, patience)?;
+        stream::copy_chunks(&mut reader, out).map_err(|reason| self.broken(reason))
+    }
+
+    /// The body of an answer that comes piece by piece; each read may take `patience`.
+    pub(crate) fn stream(
+        &self,
+        target: &str,
+        patience: Duration,
+    ) -> Result<BufReader<UnixStream>, ClientError> {
+        let mut stream = self.open()?;
         let broken = |reason| self.broken(reason);
         stream.set_read_timeout(Some(patience)).map_err(broken)?;
-        let target = format!("{}?seconds={seconds}", target(&[peer, "trace"]));
         // By HTTP/1.1 an answer says where it ends: one that was cut cannot pass for a whole one.
         let head = format!("GET {target} HTTP/1.1\r\nHost: patronus\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).map_err(broken)?;
@@ -253,8 +266,8 @@ impl Client {
             return Err(self.foreign("not HTTP".to_owned()));
         };
         match (status, body) {
-            (200, Body::Chunked) => stream::copy_chunks(&mut reader, out).map_err(broken),
-            (200, Body::Whole) => Err(self.foreign("a recording in one piece".to_owned())),
+            (200, Body::Chunked) => Ok(reader),
+            (200, Body::Whole) => Err(self.foreign("a stream in one piece".to_owned())),
             (_, Body::Chunked) => Err(self.foreign(format!("status {status} in pieces"))),
             (_, Body::Whole) => {
                 let mut answer = Vec::new();
@@ -268,7 +281,7 @@ impl Client {
     }
 
     /// A daemon that knows none of these requests is an old one; ours names the field that is wrong.
-    fn known(&self, error: ClientError) -> ClientError {
+    pub(crate) fn known(&self, error: ClientError) -> ClientError {
         match error {
             ClientError::Refused(error)
                 if error.field.is_none() && error.error == UNKNOWN_TARGET =>
@@ -279,14 +292,14 @@ impl Client {
         }
     }
 
-    fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
         self.ask(
             &format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n"),
             &[],
         )
     }
 
-    fn post<T: DeserializeOwned>(
+    pub(crate) fn post<T: DeserializeOwned>(
         &self,
         target: &str,
         request: &impl Serialize,
@@ -302,6 +315,25 @@ impl Client {
     }
 
     fn ask<T: DeserializeOwned>(&self, head: &str, body: &[u8]) -> Result<T, ClientError> {
+        let answer = self.exchange(head, body)?;
+        self.read_answer(&answer)
+    }
+
+    /// The body of an answer that is plain text.
+    pub(crate) fn text(&self, target: &str) -> Result<String, ClientError> {
+        let head = format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n");
+        let answer = self.exchange(&head, &[])?;
+        match split_answer(&answer) {
+            Some((200, body)) => String::from_utf8(body.to_vec())
+                .map_err(|_| self.foreign("text that is not UTF-8".to_owned())),
+            _ => Err(match self.read_answer::<()>(&answer) {
+                Err(error) => self.known(error),
+                Ok(()) => self.foreign("no text".to_owned()),
+            }),
+        }
+    }
+
+    fn exchange(&self, head: &str, body: &[u8]) -> Result<Vec<u8>, ClientError> {
         let mut stream = self.open()?;
         // A daemon that refuses a long body answers in the middle of it: what it says counts, not the broken pipe.
         let sent = stream
@@ -324,7 +356,7 @@ impl Client {
         if answer.len() as u64 > ANSWER_LEN_MAX {
             return Err(self.foreign("the answer is too long".to_owned()));
         }
-        self.read_answer(&answer)
+        Ok(answer)
     }
 
     fn read_answer<T: DeserializeOwned>(&self, answer: &[u8]) -> Result<T, ClientError> {
@@ -356,14 +388,14 @@ impl Client {
         Ok(stream)
     }
 
-    fn broken(&self, reason: io::Error) -> ClientError {
+    pub(crate) fn broken(&self, reason: io::Error) -> ClientError {
         ClientError::Broken {
             path: self.path.clone(),
             reason,
         }
     }
 
-    fn foreign(&self, what: String) -> ClientError {
+    pub(crate) fn foreign(&self, what: String) -> ClientError {
         ClientError::Foreign {
             path: self.path.clone(),
             what,
@@ -390,7 +422,7 @@ fn target(parts: &[&str]) -> String {
 }
 
 /// For a value in a query, or a part of a path (RFC 3986, section 2.1).
-fn percent_encoded(text: &str) -> String {
+pub(crate) fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {
@@ -404,7 +436,7 @@ fn percent_encoded(text: &str) -> String {
 }
 
 /// How long one read or write may take; longer than the daemon gives itself.
-const PATIENCE: Duration = Duration::from_secs(40);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// The longest answer: 100,000 flows are some 25 MiB.
 const ANSWER_LEN_MAX: u64 = 256 << 20;
 /// The longest refusal.

@@ -447,6 +447,8 @@ pub enum EventKind {
     Lanes,
     /// A prefix behind a peer answers, or does not.
     Via,
+    /// Something about the gateway itself: a reload, a worker, the store of samples.
+    Gateway,
 }
 
 /// How good or bad something is.
@@ -503,7 +505,7 @@ pub struct CandidateView {
 
 impl EventKind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Decision,
         Self::State,
         Self::Moved,
@@ -513,6 +515,7 @@ impl EventKind {
         Self::Endpoint,
         Self::Lanes,
         Self::Via,
+        Self::Gateway,
     ];
 
     /// Its word.
@@ -527,6 +530,7 @@ impl EventKind {
             Self::Endpoint => "endpoint",
             Self::Lanes => "lanes",
             Self::Via => "via",
+            Self::Gateway => "gateway",
         }
     }
 }

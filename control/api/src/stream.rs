@@ -46,10 +46,7 @@ pub fn read_head(reader: &mut impl BufRead) -> io::Result<Option<(u16, Body)>> {
 pub fn copy_chunks(reader: &mut impl BufRead, out: &mut dyn Write) -> io::Result<u64> {
     let mut sum = 0;
     loop {
-        let size = line(reader)?;
-        let digits = size.split(';').next().unwrap_or_default().trim();
-        let size = u64::from_str_radix(digits, 16);
-        let size = size.map_err(|_| io::Error::other(format!("`{digits}` is no chunk size")))?;
+        let size = chunk_size(reader)?;
         if size == 0 {
             out.flush()?;
             return Ok(sum);
@@ -60,9 +57,92 @@ pub fn copy_chunks(reader: &mut impl BufRead, out: &mut dyn Write) -> io::Result
             return Err(cut());
         }
         out.flush()?;
-        if !line(reader)?.is_empty() {
-            return Err(io::Error::other("a chunk is longer than it says"));
+        end_of_chunk(reader)?;
+    }
+}
+
+/// The lines of an answer in chunks, which may lie across their borders.
+#[derive(Debug)]
+pub struct ChunkedLines<R> {
+    reader: R,
+    /// What came and is not yet a line.
+    rest: Vec<u8>,
+    /// Up to where `rest` was searched for the end of a line.
+    searched: usize,
+    len_max: usize,
+}
+
+impl<R: BufRead> ChunkedLines<R> {
+    /// Reads chunks from the first one on; a line of more than `len_max` bytes is an error.
+    pub fn new(reader: R, len_max: usize) -> Self {
+        Self {
+            reader,
+            rest: Vec::new(),
+            searched: 0,
+            len_max,
         }
+    }
+
+    /// The next line, without its end; `None` after the last chunk.
+    ///
+    /// # Errors
+    /// What the connection answers; [`io::ErrorKind::UnexpectedEof`] where it ended before the answer did.
+    pub fn next_line(&mut self) -> io::Result<Option<Vec<u8>>> {
+        loop {
+            let found = self.rest[self.searched..]
+                .iter()
+                .position(|it| *it == b'\n');
+            if let Some(at) = found {
+                let tail = self.rest.split_off(self.searched + at + 1);
+                let mut line = std::mem::replace(&mut self.rest, tail);
+                line.pop();
+                self.searched = 0;
+                return Ok(Some(line));
+            }
+            self.searched = self.rest.len();
+            if self.rest.len() > self.len_max {
+                return Err(io::Error::other("a line is too long"));
+            }
+            let mut chunk = Vec::new();
+            if !read_chunk(&mut self.reader, self.len_max, &mut chunk)? {
+                return match self.rest.is_empty() {
+                    true => Ok(None),
+                    false => Err(cut()),
+                };
+            }
+            self.rest.append(&mut chunk);
+        }
+    }
+}
+
+/// Reads one chunk; `false` for the last one.
+fn read_chunk(reader: &mut impl BufRead, len_max: usize, out: &mut Vec<u8>) -> io::Result<bool> {
+    let size = chunk_size(reader)?;
+    if size == 0 {
+        return Ok(false);
+    }
+    if size > len_max as u64 {
+        return Err(io::Error::other("a chunk is too long"));
+    }
+    let copied = io::copy(&mut reader.take(size), out)?;
+    if copied < size {
+        return Err(cut());
+    }
+    end_of_chunk(reader)?;
+    Ok(true)
+}
+
+fn chunk_size(reader: &mut impl BufRead) -> io::Result<u64> {
+    let size = line(reader)?;
+    let digits = size.split(';').next().unwrap_or_default().trim();
+    u64::from_str_radix(digits, 16)
+        .map_err(|_| io::Error::other(format!("`{digits}` is no chunk size")))
+}
+
+fn end_of_chunk(reader: &mut impl BufRead) -> io::Result<()> {
+    match line(reader)?.is_empty() {
+        true => Ok(()),
+        false => Err(io::Error::other("a chunk is longer than it says")),
     }
 }
 
@@ -112,6 +192,27 @@ mod tests {
             assert!(copied(&whole[..len]).is_err(), "{len}");
         }
         assert!(copied(whole).is_ok());
+    }
+
+    #[test]
+    fn lines_come_whole_wherever_chunks_part_them() {
+        let bytes = b"3\r\nab\n\r\n2\r\ncd\r\n5\r\ne\n\nf\n\r\n0\r\n\r\n";
+        let mut lines = ChunkedLines::new(&bytes[..], 100);
+        let mut told = Vec::new();
+        while let Some(line) = lines.next_line().unwrap() {
+            told.push(String::from_utf8(line).unwrap());
+        }
+        assert_eq!(told, ["ab", "cde", "", "f"]);
+    }
+
+    #[test]
+    fn lines_that_are_cut_or_too_long_are_errors() {
+        let first = |bytes: &[u8], len_max| ChunkedLines::new(bytes, len_max).next_line();
+        assert!(first(b"2\r\nab\r\n0\r\n\r\n", 100).is_err());
+        assert!(first(b"2\r\nab\r\n", 100).is_err());
+        assert!(first(b"3\r\nab\n\r\n", 2).is_err());
+        assert!(first(b"2\r\nab\r\n2\r\ncd\r\n2\r\nef\r\n", 3).is_err());
+        assert!(first(b"0\r\n\r\n", 100).unwrap().is_none());
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::paths::GradeView;
 use crate::prefilter::PrefilterSummary;
 
 /// Every answer that is no success.
@@ -46,6 +47,29 @@ pub struct StatusResponse {
     /// The pre-filter; absent where the daemon tells none.
     #[serde(default)]
     pub prefilter: Option<PrefilterSummary>,
+    /// Whether it is well; absent where the daemon does not tell.
+    #[serde(default)]
+    pub health: Option<HealthView>,
+}
+
+/// Whether a gateway is well: what `patronus status --check` asks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthView {
+    /// Every worker runs and has the configuration that is in force.
+    pub is_started: bool,
+    /// It is started, and a tunnel is up; or it has no peer that it could call.
+    pub is_ready: bool,
+    /// What is wrong, a sentence each, the worst first; also what hinders neither.
+    pub problems: Vec<ProblemView>,
+}
+
+/// Something that is wrong with a gateway.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProblemView {
+    /// How bad it is.
+    pub grade: GradeView,
+    /// What is wrong and what to do about it.
+    pub text: String,
 }
 
 /// `GET /v1/policy`
@@ -316,12 +340,61 @@ pub struct FlowsQuery {
     pub limit: Option<usize>,
     /// Terms `src=`, `dst=`, `addr=` (address or prefix), `port=`, `proto=`, `peer=`, all of which must hold.
     pub filter: Option<String>,
+    /// Which come first; the busiest if absent.
+    #[serde(default)]
+    pub sort: Option<FlowSort>,
+    /// How many to skip, for the next page.
+    #[serde(default)]
+    pub skip: Option<usize>,
+}
+
+/// Which flows come first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FlowSort {
+    /// Those with the most bytes.
+    #[default]
+    Bytes,
+    /// Those with the most packets.
+    Packets,
+    /// Those that had a packet last.
+    Recent,
+    /// By the opener's address, then by the other end's.
+    Src,
+    /// By the other end's address, then by the opener's.
+    Dst,
+    /// By the peer's name.
+    Peer,
+}
+
+impl FlowSort {
+    /// Every order.
+    pub const ALL: [Self; 6] = [
+        Self::Bytes,
+        Self::Packets,
+        Self::Recent,
+        Self::Src,
+        Self::Dst,
+        Self::Peer,
+    ];
+
+    /// Its word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bytes => "bytes",
+            Self::Packets => "packets",
+            Self::Recent => "recent",
+            Self::Src => "src",
+            Self::Dst => "dst",
+            Self::Peer => "peer",
+        }
+    }
 }
 
 /// The answer to [`FlowsQuery`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowsResponse {
-    /// The flows that the filter lets through, the busiest first.
+    /// The flows that the filter lets through, in the order asked for. One that two workers know is told once.
     pub flows: Vec<FlowView>,
     /// How many the filter let through.
     pub matched: usize,
@@ -352,7 +425,7 @@ pub struct FlowView {
     /// The number of the path that its last packet took to the peer.
     #[serde(default)]
     pub path: Option<u8>,
-    /// The worker that has it.
+    /// The worker that had its last packet.
     pub worker: usize,
     /// Packets in both directions.
     pub packets: u64,
@@ -360,6 +433,12 @@ pub struct FlowView {
     pub bytes: u64,
     /// Seconds since the last packet.
     pub idle_s: u64,
+    /// Whether its packets pass; absent where the daemon does not tell.
+    #[serde(default)]
+    pub verdict: Option<VerdictView>,
+    /// The rule that denies it, where one does and it is still in force.
+    #[serde(default)]
+    pub rule: Option<RuleRefView>,
 }
 
 /// `POST /v1/policy/diff`

@@ -29,6 +29,7 @@ pub fn list(args: &FlowsArgs) -> anyhow::Result<u8> {
     let query = FlowsQuery {
         limit: Some(args.limit as usize),
         filter: (!args.filter.is_empty()).then(|| args.filter.join(" ")),
+        ..FlowsQuery::default()
     };
     let told = args.gateway.connect()?.flows(&query)?;
     match args.json {
@@ -105,6 +106,8 @@ mod tests {
             packets: 1234,
             bytes: 1_234_567,
             idle_s: 3,
+            verdict: None,
+            rule: None,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Which running gateway a verb asks.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use patronus_api::{Client, ClientError};
@@ -14,6 +14,11 @@ pub struct Gateway {
 }
 
 impl Gateway {
+    /// Where its API is.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
     /// A client of it.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
 mod bench;
+mod console;
 mod failover_report;
 mod flows;
 mod gateway;
@@ -46,6 +47,9 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
+    /// Watch the running gateway: sites, paths, peers, flows, policy, workers, events
+    #[command(after_help = console::HELP)]
+    Console(console::ConsoleArgs),
     /// Tell what the running gateway is
     Status(status::StatusArgs),
     /// List the live flows: their ends, peer, path and class

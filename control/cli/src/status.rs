@@ -91,6 +91,7 @@ mod tests {
                 text: "tcx on eth0".to_owned(),
                 dropped: 7,
             }),
+            health: None,
         };
         assert_eq!(
             for_people(&told),

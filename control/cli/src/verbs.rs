@@ -14,11 +14,12 @@ use anyhow::Context;
 use patronus_api::ClientError;
 use patronus_gateway::RunOptions;
 use patronus_lab::{CompareOptions, DemoOptions, LabOptions};
+use patronus_tui::ConsoleError;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, flows,
-    keys, lab_bench, lab_report, paths, policy, prefilter, replay, status,
+    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench,
+    console, flows, keys, lab_bench, lab_report, paths, policy, prefilter, replay, status,
 };
 
 /// Runs a verb.
@@ -29,6 +30,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
+        Verb::Console(args) => console::console(&args).map(done),
         Verb::Status(args) => status::status(&args),
         Verb::Flows(args) => flows::list(&args),
         Verb::Paths(args) => paths::list(&args),
@@ -49,12 +51,20 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("patronus: {error:#}");
-            let of_client = error.downcast_ref::<ClientError>();
+            let of_client = client_error(&error);
             ExitCode::from(match of_client {
                 Some(error) => error.exit_code(),
                 None => patronus_lab::exit_code(&error),
             })
         }
+    }
+}
+
+/// What went wrong between this program and the gateway, if it is that.
+fn client_error(error: &anyhow::Error) -> Option<&ClientError> {
+    match error.downcast_ref::<ConsoleError>() {
+        Some(ConsoleError::Client(error)) => Some(error),
+        _ => error.downcast_ref(),
     }
 }
 

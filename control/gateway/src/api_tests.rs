@@ -313,7 +313,11 @@ fn flows_come_from_the_end_that_opened_them_and_a_filter_picks() {
     ]);
     let list = |filter: &str, limit| {
         let filter = Some(filter.to_owned());
-        site.client().flows(&FlowsQuery { limit, filter })
+        site.client().flows(&FlowsQuery {
+            limit,
+            filter,
+            ..FlowsQuery::default()
+        })
     };
     let all = list("", None).unwrap();
     assert_eq!((all.matched, all.total, all.flows.len()), (2, 2, 2));

@@ -176,6 +176,8 @@ fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
         } else {
             age_s.into()
         },
+        verdict: Some(VerdictView::from_allow(flow.passage.is_allowed())),
+        rule: None,
     }
 }
 

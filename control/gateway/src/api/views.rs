@@ -50,6 +50,7 @@ pub fn status(live: &Live, desk: &PathDesk, workers: usize, now: Instant) -> Sta
         policy_objects,
         unreachable: desk.unreachable(),
         prefilter: None,
+        health: None,
     }
 }
 
