@@ -4,15 +4,19 @@ mod bench;
 mod failover_report;
 mod flows;
 mod gateway;
+mod history;
 mod keys;
 mod lab_bench;
 mod lab_report;
 mod paths;
+mod peers;
 mod policy;
 mod print;
 mod replay;
+mod shell;
 mod status;
 mod verbs;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -44,10 +48,22 @@ enum Verb {
     /// Say whether a connection is allowed, and by which rule of which file
     #[command(after_help = policy::EXPLAIN_HELP)]
     Explain(policy::ExplainArgs),
-    /// Tell what the running gateway is
+    /// Tell what the running gateway is, and whether it is well
+    #[command(after_help = status::HELP)]
     Status(status::StatusArgs),
     /// List the live flows: their ends, peer, path and class
     Flows(flows::FlowsArgs),
+    /// List the peers: whether their tunnels are up, and what went through them
+    #[command(after_help = peers::HELP)]
+    Peers(peers::PeersArgs),
+    /// Show the packet workers: how busy, how fast, and where their time goes
+    #[command(after_help = workers::HELP)]
+    Workers(workers::WorkersArgs),
+    /// Print the metrics as Prometheus reads them
+    Metrics(status::MetricsArgs),
+    /// Tell how things went in the last day
+    #[command(after_help = history::HELP)]
+    History(history::HistoryArgs),
     /// Show the paths to the peers: state, delay, loss, rates, and which classes use them
     #[command(after_help = paths::PATHS_HELP)]
     Paths(paths::PathsArgs),
@@ -69,6 +85,11 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(BenchVerb),
+    /// Print completions for a shell
+    #[command(after_help = shell::COMPLETIONS_HELP)]
+    Completions(shell::CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(shell::ManArgs),
     /// Print a new private key
     Genkey,
     /// Read a private key from standard input and print its public key

@@ -1,6 +1,6 @@
 //! From a parsed command line to the crate that does the work, and from its outcome to an exit code.
 //!
-//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 4 denied by policy, 5 no
+//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 3 not well, 4 denied by policy, 5 no
 //! gateway answers.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, flows,
-    keys, lab_bench, lab_report, paths, policy, replay, status,
+    history, keys, lab_bench, lab_report, paths, peers, policy, replay, shell, status, workers,
 };
 
 /// Runs a verb.
@@ -31,6 +31,12 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Explain(args) => policy::explain(&args),
         Verb::Status(args) => status::status(&args),
         Verb::Flows(args) => flows::list(&args),
+        Verb::Peers(args) => peers::list(&args),
+        Verb::Workers(args) => workers::list(&args),
+        Verb::Metrics(args) => status::metrics(&args),
+        Verb::History(args) => history::history(&args),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man(args) => shell::man(&args),
         Verb::Paths(args) => paths::list(&args),
         Verb::Path(verb) => paths::run(&verb),
         Verb::Ping(args) => paths::ping(&args),

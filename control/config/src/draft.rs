@@ -9,14 +9,15 @@ use patronus_path::PATHS_MAX;
 use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::check::{check_dataplane, check_peer, check_policy, check_site};
+use crate::check::{check_api, check_dataplane, check_peer, check_policy, check_site};
 use crate::classes::{Classes, check_classes};
 use crate::diagnostic::{ConfigErrors, Report, quote};
 use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::keys::KeyText;
 use crate::load::SecretError;
 use crate::model::{
-    Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site,
+    ApiSettings, Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings,
+    RouteTable, Site, StateSettings,
 };
 use crate::peers::{Peer, PeerSet};
 use crate::raw::{self, Raw};
@@ -32,6 +33,7 @@ pub struct Draft {
     peers: Vec<DraftPeer>,
     classes: Classes,
     policy: PolicySettings,
+    api: ApiSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -42,6 +44,7 @@ pub(crate) struct DraftSite {
     pub(crate) interface: InterfaceName,
     pub(crate) mtu: Raw<Mtu>,
     pub(crate) routes: Option<RouteTable>,
+    pub(crate) state: StateSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -79,6 +82,7 @@ impl Config {
         let policy = raw.policy.map_or_else(PolicySettings::default, |policy| {
             check_policy(policy, &mut report)
         });
+        let api = raw.api.map(|api| check_api(api, &mut report));
         refuse_repeats(&peers, &mut report);
         refuse_many_paths(&peers, &drafted, &mut report);
         if let Some(site) = &site {
@@ -95,6 +99,7 @@ impl Config {
                 peers,
                 classes,
                 policy,
+                api: api.unwrap_or_default(),
             }),
             Some(_) | None => Err(report.into_errors()),
         }
@@ -170,12 +175,14 @@ impl Draft {
                     interface: self.site.interface,
                     mtu: self.site.mtu.value,
                     routes: self.site.routes,
+                    state: self.site.state,
                 },
                 dataplane: self.dataplane,
                 uplinks: self.uplinks,
                 peers: PeerSet::from_peers(peers),
                 classes: self.classes,
                 policy: self.policy,
+                api: self.api,
             }),
             Some(_) | None => Err(report.into_errors()),
         }

@@ -27,6 +27,7 @@ pub(crate) struct RawConfig {
     pub(crate) peers: Vec<RawPeer>,
     pub(crate) classes: Vec<RawClass>,
     pub(crate) policy: Option<RawPolicy>,
+    pub(crate) api: Option<RawApi>,
 }
 
 /// `[site]`
@@ -40,6 +41,8 @@ pub(crate) struct RawSite {
     pub(crate) mtu: Maybe<i64>,
     pub(crate) routes: Maybe<bool>,
     pub(crate) table: Option<RawTable>,
+    pub(crate) state_dir: Maybe<String>,
+    pub(crate) history: Maybe<bool>,
     /// Keys that stand there misspelled or with a wrong type: reported, and not to be reported as
     /// missing.
     pub(crate) broken: Vec<&'static str>,
@@ -140,6 +143,12 @@ pub(crate) struct RawPolicy {
     pub(crate) refusal: Maybe<String>,
 }
 
+/// `[api]`
+#[derive(Debug)]
+pub(crate) struct RawApi {
+    pub(crate) metrics_listen: Maybe<String>,
+}
+
 /// Reads the shape of `text`. A file that is no TOML yields an empty [`RawConfig`] and reports.
 pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
     let lines = LineIndex::new(text);
@@ -167,6 +176,7 @@ pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
             "peer" => raw.peers = reader.many(&PEER, line, value, read_peer),
             "class" => raw.classes = reader.named(&CLASS, line, value, read_class),
             "policy" => raw.policy = reader.one(&POLICY, line, value).map(read_policy),
+            "api" => raw.api = reader.one(&API, line, value).map(read_api),
             unknown => reader
                 .report
                 .at(line, unknown_at_top(unknown, value.get_ref())),
@@ -185,6 +195,8 @@ fn read_site(mut section: Section<'_, '_, '_>) -> RawSite {
         mtu: section.integer("mtu"),
         routes: section.boolean("routes"),
         table: section.table("table"),
+        state_dir: section.string("state_dir"),
+        history: section.boolean("history"),
         broken: section.broken,
     }
 }
@@ -260,6 +272,12 @@ fn read_policy(mut section: Section<'_, '_, '_>) -> RawPolicy {
         directory: section.string("directory"),
         keep_established: section.boolean("keep_established"),
         refusal: section.string("refusal"),
+    }
+}
+
+fn read_api(mut section: Section<'_, '_, '_>) -> RawApi {
+    RawApi {
+        metrics_listen: section.string("metrics_listen"),
     }
 }
 
@@ -682,6 +700,8 @@ const SITE: Schema = Schema {
         ("mtu", "1420"),
         ("routes", "true"),
         ("table", "\"main\""),
+        ("state_dir", "\"/var/lib/patronus\""),
+        ("history", "true"),
     ],
 };
 const DATAPLANE: Schema = Schema {
@@ -759,7 +779,11 @@ const POLICY: Schema = Schema {
         ("refusal", "\"drop\""),
     ],
 };
-const SCHEMAS: [&Schema; 6] = [&SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS];
+const API: Schema = Schema {
+    title: "[api]",
+    keys: &[("metrics_listen", "\"127.0.0.1:9586\"")],
+};
+const SCHEMAS: [&Schema; 7] = [&SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS, &API];
 
 /// What WireGuard's tools and habit call our keys, letters only.
 const SYNONYMS: &[(&str, &str)] = &[

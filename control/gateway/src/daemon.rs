@@ -12,6 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
+use patronus_api::GradeView;
 use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller, UplinkSet};
@@ -22,16 +23,19 @@ use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
-use crate::api::{ApiServer, ApiState, WorkerCounts};
+use crate::api::{ApiServer, ApiState, Dataplane, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
+use crate::facts::RunningWorkers;
 use crate::in_force::{base_of, live, load_policy, policy_of};
 use crate::link::Link;
+use crate::metrics::MetricsServer;
 use crate::names::{resolve, resolve_later};
 use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
+use crate::recorder::{Recorder, history_of};
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
@@ -94,6 +98,8 @@ struct Daemon {
     events: EventSource,
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
+    metrics: Option<MetricsServer>,
+    recorder: Recorder,
     api_state: Arc<ApiState>,
     desk: Arc<PathDesk>,
     /// `None` after a compilation that ended by a panic: then the policy in force stays as it is.
@@ -211,9 +217,30 @@ impl Daemon {
             exchange: exchange.clone(),
             published: Vec::clone(&published),
         });
-        let counts = Box::new(rule_counts.clone());
-        let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed);
+        let cores = startup::cores(&config.dataplane.pinning, workers);
+        let dataplane = Dataplane {
+            flow_tables,
+            counts: Box::new(rule_counts.clone()),
+            facts: Box::new(RunningWorkers {
+                exchange: exchange.clone(),
+                published: Vec::clone(&published),
+                cores: cores.iter().map(|it| it.map(|core| core.0)).collect(),
+            }),
+            offload: offload.to_string(),
+            cipher: registry.cipher().to_string(),
+            metrics: Vec::new(),
+        };
+        let history = history_of(&config, &base_of(&options.config));
+        let api_state = ApiState::new(live, dataplane, history, desk.clone(), seed);
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
+        let metrics = match config.api.metrics_listen {
+            Some(addr) => {
+                let server = MetricsServer::open(addr.addr(), api_state.clone()).await?;
+                tracing::info!(addr = %server.addr(), "metrics are served at /metrics");
+                Some(server)
+            }
+            None => None,
+        };
 
         // Whoever reads that the gateway runs may send a SIGHUP at once.
         let signals = Signals::listen()?;
@@ -223,7 +250,6 @@ impl Daemon {
             .zip(tun.queues.drain(..))
             .zip(uplinks.sockets)
             .zip(pollers);
-        let cores = startup::cores(&config.dataplane.pinning, workers);
         let mut threads = Vec::with_capacity(workers);
         for ((((engine, tun), sockets), poller), core) in seeds.zip(cores) {
             let seed = WorkerSeed {
@@ -251,6 +277,8 @@ impl Daemon {
             events,
             uapi: Some(uapi),
             api: Some(api),
+            metrics,
+            recorder: Recorder::new(epoch),
             api_state,
             desk,
             policy: Some(store),
@@ -336,6 +364,9 @@ impl Daemon {
                 _ = housekeeping.tick() => {
                     self.check_interface()?;
                     self.retry_uplinks();
+                    self.api_state.look(Instant::now());
+                    self.recorder.tick(&self.api_state);
+                    self.tell_notices();
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
                         // In case a message of netlink was lost.
@@ -395,6 +426,30 @@ impl Daemon {
         if !refused.is_empty() {
             self.uplinks.retry(refused).tell(&self.exchange);
         }
+    }
+
+    /// What the store of samples has to say.
+    fn tell_notices(&self) {
+        for notice in self.api_state.history().take_notices() {
+            let grade = match notice.is_bad {
+                true => {
+                    tracing::warn!("{}", notice.text);
+                    GradeView::Warning
+                }
+                false => {
+                    tracing::info!("{}", notice.text);
+                    GradeView::Good
+                }
+            };
+            self.tell(grade, notice.text);
+        }
+    }
+
+    /// Something about the gateway itself that operators may ask for.
+    fn tell(&self, grade: GradeView, text: String) {
+        let live = self.api_state.live();
+        let (about, what) = (About::default(), What::Gateway(grade, text));
+        self.desk.put(&live.snapshot, about, what, Instant::now());
     }
 
     fn publish(&mut self) {
@@ -759,6 +814,7 @@ impl Daemon {
     fn stop(&mut self, report: Option<ReportFile>) -> anyhow::Result<()> {
         drop(self.uapi.take());
         drop(self.api.take());
+        drop(self.metrics.take());
         self.exchange.stop();
         let mut counters: Vec<Counters> = Vec::new();
         for (at, worker) in self.workers.drain(..).enumerate() {

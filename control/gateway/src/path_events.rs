@@ -37,6 +37,8 @@ pub enum What {
     Endpoint(Endpoint),
     /// That many lanes were agreed.
     Lanes(usize),
+    /// Something about the gateway itself, in words.
+    Gateway(GradeView, String),
 }
 
 /// Whom and what an event is about.
@@ -99,6 +101,11 @@ impl EventLog {
         record
     }
 
+    /// The last `count` events.
+    pub fn last(&self, count: usize) -> Page {
+        self.after(self.last.saturating_sub(count as u64))
+    }
+
     /// The events after number `since`. A number that was not given out yet comes from before a restart: then
     /// everything is news.
     pub fn after(&self, since: u64) -> Page {
@@ -126,6 +133,7 @@ impl Record {
             What::HandshakeCompleted | What::HandshakeGivenUp => EventKind::Handshake,
             What::Endpoint(_) => EventKind::Endpoint,
             What::Lanes(_) => EventKind::Lanes,
+            What::Gateway(..) => EventKind::Gateway,
         }
     }
 
@@ -148,6 +156,7 @@ impl Record {
             What::Uplink(_, Some(_)) => GradeView::Bad,
             What::HandshakeCompleted => GradeView::Good,
             What::HandshakeGivenUp => GradeView::Bad,
+            What::Gateway(grade, _) => *grade,
             What::Moved(..) | What::Command(..) | What::Endpoint(_) | What::Lanes(_) => {
                 GradeView::Info
             }
@@ -183,6 +192,7 @@ impl Record {
                 "no answer to handshakes for 90 s: waiting packets dropped".to_owned()
             }
             What::Endpoint(endpoint) => format!("the peer calls from {}", endpoint.remote),
+            What::Gateway(_, text) => text.clone(),
             What::Lanes(count) => format!("{count} lanes agreed beside the first session"),
         }
     }
@@ -222,7 +232,8 @@ impl Record {
             | What::HandshakeCompleted
             | What::HandshakeGivenUp
             | What::Endpoint(_)
-            | What::Lanes(_) => {}
+            | What::Lanes(_)
+            | What::Gateway(..) => {}
         }
         view
     }
