@@ -5,17 +5,21 @@ mod console;
 mod failover_report;
 mod flows;
 mod gateway;
+mod history;
 mod keys;
 mod lab_bench;
 mod lab_report;
 mod paths;
+mod peers;
 mod policy;
 mod prefilter;
 mod prefilter_report;
 mod print;
 mod replay;
+mod shell;
 mod status;
 mod verbs;
+mod workers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -50,10 +54,22 @@ enum Verb {
     /// Watch the running gateway: sites, paths, peers, flows, policy, workers, events
     #[command(after_help = console::HELP)]
     Console(console::ConsoleArgs),
-    /// Tell what the running gateway is
+    /// Tell what the running gateway is, and whether it is well
+    #[command(after_help = status::HELP)]
     Status(status::StatusArgs),
     /// List the live flows: their ends, peer, path and class
     Flows(flows::FlowsArgs),
+    /// List the peers: whether their tunnels are up, and what went through them
+    #[command(after_help = peers::HELP)]
+    Peers(peers::PeersArgs),
+    /// Show the packet workers: how busy, how fast, and where their time goes
+    #[command(after_help = workers::HELP)]
+    Workers(workers::WorkersArgs),
+    /// Print the metrics as Prometheus reads them
+    Metrics(status::MetricsArgs),
+    /// Tell how things went in the last day
+    #[command(after_help = history::HELP)]
+    History(history::HistoryArgs),
     /// Show the paths to the peers: state, delay, loss, rates, and which classes use them
     #[command(after_help = paths::PATHS_HELP)]
     Paths(paths::PathsArgs),
@@ -78,6 +94,11 @@ enum Verb {
     /// Measure
     #[command(subcommand)]
     Bench(BenchVerb),
+    /// Print completions for a shell
+    #[command(after_help = shell::COMPLETIONS_HELP)]
+    Completions(shell::CompletionsArgs),
+    /// Write the manual pages into a folder
+    Man(shell::ManArgs),
     /// Print a new private key
     Genkey,
     /// Read a private key from standard input and print its public key

@@ -1,7 +1,7 @@
 //! `patronus status`: what the running gateway is, in a few lines.
 
-use clap::Args;
-use patronus_api::StatusResponse;
+use clap::{Args, ValueEnum};
+use patronus_api::{GradeView, StatusResponse};
 
 use crate::gateway::Gateway;
 use crate::paths::words::age;
@@ -13,8 +13,41 @@ pub struct StatusArgs {
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
+    /// Exit with 3 unless it is so: the gateway answers (live), its workers run with the newest configuration (startup),
+    /// and a tunnel is up as well (ready)
+    #[arg(long, value_name = "WHAT")]
+    check: Option<Check>,
     #[command(flatten)]
     gateway: Gateway,
+}
+
+/// What `--check` asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Check {
+    /// The gateway answers
+    Live,
+    /// Its workers run and have the newest configuration
+    Startup,
+    /// It is started, and a tunnel is up or there is none to bring up
+    Ready,
+}
+
+/// The command line of `metrics`.
+#[derive(Debug, Args)]
+pub struct MetricsArgs {
+    #[command(flatten)]
+    gateway: Gateway,
+}
+
+/// The end of `status --help`.
+pub const HELP: &str = "\
+Exit codes: 0 as it should be, 3 what --check asks is not so, 5 no gateway
+answers. Without --check what is wrong is told and the exit code is 0.";
+
+/// Prints the metrics.
+pub fn metrics(args: &MetricsArgs) -> anyhow::Result<u8> {
+    print::text_out(&args.gateway.connect()?.metrics()?);
+    Ok(0)
 }
 
 /// Tells what the gateway is.
@@ -24,7 +57,13 @@ pub fn status(args: &StatusArgs) -> anyhow::Result<u8> {
         true => print::json(&told)?,
         false => print::text_out(&for_people(&told)),
     }
-    Ok(0)
+    let health = told.health.unwrap_or_default();
+    let is_so = match args.check {
+        None | Some(Check::Live) => true,
+        Some(Check::Startup) => health.is_started,
+        Some(Check::Ready) => health.is_ready,
+    };
+    Ok(if is_so { 0 } else { NOT_WELL })
 }
 
 fn for_people(told: &StatusResponse) -> String {
@@ -65,8 +104,18 @@ fn for_people(told: &StatusResponse) -> String {
             count => format!("pre-filter {}; {count} dropped", prefilter.text),
         });
     }
+    for problem in told.health.iter().flat_map(|it| &it.problems) {
+        let word = match problem.grade {
+            GradeView::Bad => "problem",
+            GradeView::Warning | GradeView::Info | GradeView::Good => "warning",
+        };
+        lines.push(format!("{word}: {}", problem.text));
+    }
     lines.iter().map(|line| print::wrapped(line, 4)).collect()
 }
+
+/// It answers, and something is wrong.
+const NOT_WELL: u8 = 3;
 
 #[cfg(test)]
 mod tests {
@@ -105,5 +154,17 @@ mod tests {
         told.unreachable = 1;
         let last = "\n1 prefix behind a peer does not answer: `patronus paths`\n";
         assert!(for_people(&told).ends_with(last));
+        let problem = patronus_api::ProblemView {
+            grade: GradeView::Bad,
+            text: "0 of 1 peers up: `patronus peers` lists them".to_owned(),
+        };
+        told.health = Some(patronus_api::HealthView {
+            problems: vec![problem],
+            ..patronus_api::HealthView::default()
+        });
+        assert!(
+            for_people(&told)
+                .ends_with("\nproblem: 0 of 1 peers up: `patronus peers` lists them\n")
+        );
     }
 }

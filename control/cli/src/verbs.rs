@@ -1,7 +1,7 @@
 //! From a parsed command line to the crate that does the work, and from its outcome to an exit code.
 //!
-//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 3 done but not all is as it should be, 4 denied by
-//! policy, 5 no gateway answers.
+//! 0 done, 1 failed, 2 the command line or this machine cannot do it, 3 not well, or done but not all is as it should
+//! be, 4 denied by policy, 5 no gateway answers.
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
@@ -19,7 +19,8 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench,
-    console, flows, keys, lab_bench, lab_report, paths, policy, prefilter, replay, status,
+    console, flows, history, keys, lab_bench, lab_report, paths, peers, policy, prefilter, replay,
+    shell, status, workers,
 };
 
 /// Runs a verb.
@@ -33,6 +34,12 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Console(args) => console::console(&args).map(done),
         Verb::Status(args) => status::status(&args),
         Verb::Flows(args) => flows::list(&args),
+        Verb::Peers(args) => peers::list(&args),
+        Verb::Workers(args) => workers::list(&args),
+        Verb::Metrics(args) => status::metrics(&args),
+        Verb::History(args) => history::history(&args),
+        Verb::Completions(args) => shell::completions(&args),
+        Verb::Man(args) => shell::man(&args),
         Verb::Paths(args) => paths::list(&args),
         Verb::Path(verb) => paths::run(&verb),
         Verb::Ping(args) => paths::ping(&args),

@@ -18,10 +18,11 @@ use crate::draft::{DraftPeer, DraftSite};
 use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::keys::{KeyText, looks_like_key};
 use crate::model::{
-    CipherCode, CoreList, Dataplane, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning, PolicyDir,
-    PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, WorkerCount,
+    ApiSettings, CipherCode, CoreList, Dataplane, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning,
+    PolicyDir, PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, StateSettings,
+    WorkerCount,
 };
-use crate::raw::{Raw, RawDataplane, RawEndpoint, RawPeer, RawPolicy, RawSite, RawTable};
+use crate::raw::{Raw, RawApi, RawDataplane, RawEndpoint, RawPeer, RawPolicy, RawSite, RawTable};
 use crate::suggest::nearest;
 use crate::via::check_vias;
 
@@ -51,6 +52,10 @@ pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite>
     let mtu =
         integer(raw.mtu.as_ref(), "[site] mtu", Mtu::MIN..=u16::MAX, report).and_then(Mtu::new);
     let routes = check_routes(raw.routes, raw.table, report);
+    let state = StateSettings {
+        dir: path(raw.state_dir, "[site] state_dir", report).map(|it| it.value),
+        history: raw.history.is_none_or(|it| it.value),
+    };
     Some(DraftSite {
         name: name?,
         private_key_file: private_key_file?,
@@ -61,6 +66,7 @@ pub(crate) fn check_site(raw: RawSite, report: &mut Report) -> Option<DraftSite>
             line: mtu_line,
         },
         routes,
+        state,
     })
 }
 
@@ -204,6 +210,12 @@ pub(crate) fn word<T: Copy>(
         report.at(raw.line, format!("{fault} `{}`: {fix}", quote(&raw.value)));
     }
     found.map(|(_, meant)| *meant)
+}
+
+pub(crate) fn check_api(raw: RawApi, report: &mut Report) -> ApiSettings {
+    ApiSettings {
+        metrics_listen: parsed(raw.metrics_listen, "[api] metrics_listen", report),
+    }
 }
 
 pub(crate) fn check_policy(raw: RawPolicy, report: &mut Report) -> PolicySettings {

@@ -9,14 +9,15 @@ use patronus_path::PATHS_MAX;
 use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::check::{check_dataplane, check_peer, check_policy, check_site};
+use crate::check::{check_api, check_dataplane, check_peer, check_policy, check_site};
 use crate::classes::{Classes, check_classes};
 use crate::diagnostic::{ConfigErrors, Report, quote};
 use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::keys::KeyText;
 use crate::load::SecretError;
 use crate::model::{
-    Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings, RouteTable, Site,
+    ApiSettings, Config, Dataplane, InterfaceName, Keepalive, Mtu, Name, PolicySettings,
+    RouteTable, Site, StateSettings,
 };
 use crate::peers::{Peer, PeerSet};
 use crate::prefilter::{PrefilterSettings, check_prefilter};
@@ -35,6 +36,7 @@ pub struct Draft {
     classes: Classes,
     policy: PolicySettings,
     prefilter: PrefilterSettings,
+    api: ApiSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +47,7 @@ pub(crate) struct DraftSite {
     pub(crate) interface: InterfaceName,
     pub(crate) mtu: Raw<Mtu>,
     pub(crate) routes: Option<RouteTable>,
+    pub(crate) state: StateSettings,
 }
 
 #[derive(Clone, Debug)]
@@ -89,6 +92,7 @@ impl Config {
                 let tunnel = site.as_ref().map(|site| &site.interface);
                 check_prefilter(prefilter, tunnel, &mut report)
             });
+        let api = raw.api.map(|api| check_api(api, &mut report));
         refuse_repeats(&peers, &mut report);
         refuse_many_paths(&peers, &drafted, &mut report);
         if let Some(site) = &site {
@@ -109,6 +113,7 @@ impl Config {
                 classes,
                 policy,
                 prefilter,
+                api: api.unwrap_or_default(),
             }),
             Some(_) | None => Err(report.into_errors()),
         }
@@ -185,6 +190,7 @@ impl Draft {
                     interface: self.site.interface,
                     mtu: self.site.mtu.value,
                     routes: self.site.routes,
+                    state: self.site.state,
                 },
                 dataplane: self.dataplane,
                 uplinks: self.uplinks,
@@ -192,6 +198,7 @@ impl Draft {
                 classes: self.classes,
                 policy: self.policy,
                 prefilter: self.prefilter,
+                api: self.api,
             }),
             Some(_) | None => Err(report.into_errors()),
         }

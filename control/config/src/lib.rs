@@ -33,9 +33,10 @@ pub use endpoint::{CostedEndpoint, HostName, PeerEndpoint};
 pub use keys::{KeyText, KeyTextError};
 pub use load::{check, load};
 pub use model::{
-    CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName, Keepalive,
-    Mtu, Name, OffloadLimit, Pinning, PolicyDir, PolicySettings, RefusalMode, RouteTable, Site,
-    SocketBuffer, SpinTime, WorkerCount,
+    ApiSettings, CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName,
+    Keepalive, LoopbackAddr, LoopbackError, Mtu, Name, OffloadLimit, Pinning, PolicyDir,
+    PolicySettings, RefusalMode, RouteTable, Site, SocketBuffer, SpinTime, StateSettings,
+    WorkerCount,
 };
 pub use peers::{Peer, PeerSet};
 pub use prefilter::{InitiationLimit, LanHook, PrefilterSettings, WanHook};

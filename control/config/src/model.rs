@@ -2,6 +2,7 @@
 //! checks again; the rules that span several values of a file live in `check`.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::num::{NonZeroU8, NonZeroU16, NonZeroU32};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -33,6 +34,8 @@ pub struct Config {
     pub policy: PolicySettings,
     /// What is thrown away in the kernel.
     pub prefilter: PrefilterSettings,
+    /// Who may look.
+    pub api: ApiSettings,
 }
 
 /// `[site]`
@@ -50,6 +53,79 @@ pub struct Site {
     pub mtu: Mtu,
     /// The table that gets a route per allowed IP; `None` installs no routes.
     pub routes: Option<RouteTable>,
+    /// Where the gateway keeps what outlives it.
+    pub state: StateSettings,
+}
+
+/// `state_dir` and `history` of `[site]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateSettings {
+    /// The folder, as the operator wrote it: relative to the folder of the configuration file. `None` is the system's
+    /// usual one.
+    pub dir: Option<PathBuf>,
+    /// Whether samples of the last day are kept.
+    pub history: bool,
+}
+
+impl Default for StateSettings {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            history: true,
+        }
+    }
+}
+
+/// `[api]`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ApiSettings {
+    /// Where metrics are served to whoever asks, beside the API's socket.
+    pub metrics_listen: Option<LoopbackAddr>,
+}
+
+/// An address and port that only this machine reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LoopbackAddr(SocketAddr);
+
+impl LoopbackAddr {
+    /// The address.
+    pub fn addr(self) -> SocketAddr {
+        self.0
+    }
+}
+
+/// Why a text is no [`LoopbackAddr`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LoopbackError {
+    /// No address with a port.
+    #[error("`{0}` is no address with a port: write \"127.0.0.1:9586\" or \"[::1]:9586\"")]
+    Address(String),
+    /// Others would reach it.
+    #[error(
+        "others reach `{0}`, and what is served there has neither TLS nor a token: write \"127.0.0.1:9586\", and let an \
+         agent or a proxy on this machine carry it"
+    )]
+    Reachable(String),
+    /// Port 0 is a different one each time.
+    #[error("`{0}` has port 0, which is another one at each start: name one, such as 9586")]
+    AnyPort(String),
+}
+
+impl FromStr for LoopbackAddr {
+    type Err = LoopbackError;
+
+    fn from_str(text: &str) -> Result<Self, LoopbackError> {
+        let addr: SocketAddr = text
+            .parse()
+            .map_err(|_| LoopbackError::Address(quote(text)))?;
+        if !addr.ip().is_loopback() {
+            return Err(LoopbackError::Reachable(quote(text)));
+        }
+        if addr.port() == 0 {
+            return Err(LoopbackError::AnyPort(quote(text)));
+        }
+        Ok(Self(addr))
+    }
 }
 
 /// `[dataplane]`

@@ -28,6 +28,7 @@ pub(crate) struct RawConfig {
     pub(crate) classes: Vec<RawClass>,
     pub(crate) policy: Option<RawPolicy>,
     pub(crate) prefilter: Option<RawPrefilter>,
+    pub(crate) api: Option<RawApi>,
 }
 
 /// `[site]`
@@ -41,6 +42,8 @@ pub(crate) struct RawSite {
     pub(crate) mtu: Maybe<i64>,
     pub(crate) routes: Maybe<bool>,
     pub(crate) table: Option<RawTable>,
+    pub(crate) state_dir: Maybe<String>,
+    pub(crate) history: Maybe<bool>,
     /// Keys that stand there misspelled or with a wrong type: reported, and not to be reported as
     /// missing.
     pub(crate) broken: Vec<&'static str>,
@@ -169,6 +172,12 @@ pub(crate) struct RawPrefilter {
     pub(crate) lan: Maybe<String>,
 }
 
+/// `[api]`
+#[derive(Debug)]
+pub(crate) struct RawApi {
+    pub(crate) metrics_listen: Maybe<String>,
+}
+
 /// Reads the shape of `text`. A file that is no TOML yields an empty [`RawConfig`] and reports.
 pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
     let lines = LineIndex::new(text);
@@ -197,6 +206,7 @@ pub(crate) fn read(text: &str, report: &mut Report) -> RawConfig {
             "class" => raw.classes = reader.named(&CLASS, line, value, read_class),
             "policy" => raw.policy = reader.one(&POLICY, line, value).map(read_policy),
             "prefilter" => raw.prefilter = reader.one(&PREFILTER, line, value).map(read_prefilter),
+            "api" => raw.api = reader.one(&API, line, value).map(read_api),
             unknown => reader
                 .report
                 .at(line, unknown_at_top(unknown, value.get_ref())),
@@ -215,6 +225,8 @@ fn read_site(mut section: Section<'_, '_, '_>) -> RawSite {
         mtu: section.integer("mtu"),
         routes: section.boolean("routes"),
         table: section.table("table"),
+        state_dir: section.string("state_dir"),
+        history: section.boolean("history"),
         broken: section.broken,
     }
 }
@@ -307,6 +319,12 @@ fn read_prefilter(mut section: Section<'_, '_, '_>) -> RawPrefilter {
         initiations_burst: section.integer("initiations_burst"),
         known_receivers: section.boolean("known_receivers"),
         lan: section.string("lan"),
+    }
+}
+
+fn read_api(mut section: Section<'_, '_, '_>) -> RawApi {
+    RawApi {
+        metrics_listen: section.string("metrics_listen"),
     }
 }
 
@@ -760,6 +778,8 @@ const SITE: Schema = Schema {
         ("mtu", "1420"),
         ("routes", "true"),
         ("table", "\"main\""),
+        ("state_dir", "\"/var/lib/patronus\""),
+        ("history", "true"),
     ],
 };
 const DATAPLANE: Schema = Schema {
@@ -867,8 +887,12 @@ const PREFILTER: Schema = Schema {
         ("lan", "\"auto\""),
     ],
 };
-const SCHEMAS: [&Schema; 7] = [
-    &SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS, &PREFILTER,
+const API: Schema = Schema {
+    title: "[api]",
+    keys: &[("metrics_listen", "\"127.0.0.1:9586\"")],
+};
+const SCHEMAS: [&Schema; 8] = [
+    &SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS, &PREFILTER, &API,
 ];
 
 /// What WireGuard's tools and habit call our keys, letters only.

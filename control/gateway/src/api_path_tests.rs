@@ -19,15 +19,15 @@ use patronus_path::{
 };
 use patronus_tunnel::{Identity, PrivateKey, PublicKey, WallClock, WorkerId};
 
-use super::tests::{NoCounts, Site, store};
+use super::tests::{FakeFacts, Site, dataplane, store};
 use super::*;
 use crate::path_desk::PathWorkers;
 
 /// Workers that have these paths, and do nothing but remember orders.
 #[derive(Default)]
 pub(super) struct Fake {
-    paths: Vec<PathStatus>,
-    routes: [Route; CLASSES_MAX],
+    pub(super) paths: Vec<PathStatus>,
+    pub(super) routes: [Route; CLASSES_MAX],
     orders: Mutex<Vec<(WorkerId, PathOrder)>>,
     lost: AtomicU64,
 }
@@ -107,8 +107,14 @@ impl Paths {
         change(&mut fake);
         let fake = Arc::new(fake);
         let desk = PathDesk::new(fake.clone());
-        let (tables, counts) = (Vec::new(), Box::new(NoCounts));
-        let state = ApiState::new(live(), tables, counts, desk.clone(), 5);
+        let dataplane = dataplane(Vec::new(), FakeFacts::default());
+        let state = ApiState::new(
+            live(),
+            dataplane,
+            History::off("in a test"),
+            desk.clone(),
+            5,
+        );
         Self {
             site: Site::serve(state.clone()),
             fake,
@@ -157,7 +163,12 @@ impl Paths {
 
 type Answered = Result<patronus_api::OrderedResponse, ClientError>;
 
-fn live() -> Live {
+pub(super) fn live() -> Live {
+    live_with(&["realtime", "bulk"])
+}
+
+/// The same with these classes; the second has what fits no other.
+pub(super) fn live_with(classes: &[&str]) -> Live {
     let key = PrivateKey::from_bytes([1; 32]);
     let clock = WallClock {
         at: Instant::now(),
@@ -186,10 +197,8 @@ fn live() -> Live {
         uplinks: vec![uplink(0, "fiber", 10, false), uplink(1, "lte", 100, true)],
         ..PathsConfig::default()
     };
-    paths.classes.configs = vec![
-        class("realtime", Scoring::Voice),
-        class("bulk", Scoring::Voice),
-    ];
+    let configs = classes.iter().map(|name| class(name, Scoring::Voice));
+    paths.classes.configs = configs.collect();
     paths.classes.default = ClassId(1);
     Live {
         site: "hq".to_owned(),
@@ -239,7 +248,7 @@ fn class(name: &str, scoring: Scoring) -> ClassConfig {
     }
 }
 
-fn fiber() -> PathStatus {
+pub(super) fn fiber() -> PathStatus {
     let mut standing = [(4, 0.0); CLASSES_MAX];
     standing[..2].copy_from_slice(&[(0, 92.5), (0, 80.0)]);
     let mut metrics = PathMetrics {
@@ -274,7 +283,7 @@ fn fiber() -> PathStatus {
     }
 }
 
-fn lte() -> PathStatus {
+pub(super) fn lte() -> PathStatus {
     let mut standing = [(4, 0.0); CLASSES_MAX];
     standing[..2].copy_from_slice(&[(1, 40.0), (0, 85.0)]);
     PathStatus {

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixStream as StdStream;
 use std::path::PathBuf;
 
 use super::*;
+use crate::facts::WorkerReading;
 use crate::policy::{PolicyStore, load};
 use crate::registry::Registry;
 use patronus_api::{
@@ -43,8 +44,36 @@ spec:
 pub(super) struct NoCounts;
 
 impl RuleHits for NoCounts {
-    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
+    fn counts(&self) -> Option<BTreeMap<u32, Hits>> {
         None
+    }
+}
+
+/// Workers that say these things of themselves, and remember for how long their stages were to be metered.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FakeFacts {
+    pub readings: Vec<WorkerReading>,
+    pub metered: Arc<std::sync::Mutex<Vec<Duration>>>,
+}
+
+impl WorkerFacts for FakeFacts {
+    fn read(&self) -> Vec<WorkerReading> {
+        self.readings.clone()
+    }
+
+    fn meter_stages(&self, span: Duration) {
+        self.metered.lock().unwrap().push(span);
+    }
+}
+
+pub(super) fn dataplane(flow_tables: Vec<Arc<FlowTable>>, facts: FakeFacts) -> Dataplane {
+    Dataplane {
+        flow_tables,
+        counts: Box::new(NoCounts),
+        facts: Box::new(facts),
+        offload: "full".to_owned(),
+        cipher: "own".to_owned(),
+        metrics: Vec::new(),
     }
 }
 
@@ -78,11 +107,23 @@ impl Site {
         }
         let tables = vec![writer.table().clone()];
         let desk = PathDesk::new(super::path_tests::Fake::default());
-        Self::serve(ApiState::new(live, tables, Box::new(NoCounts), desk, 5))
+        let dataplane = dataplane(tables, FakeFacts::default());
+        Self::serve(ApiState::new(
+            live,
+            dataplane,
+            History::off("in a test"),
+            desk,
+            5,
+        ))
     }
 
     /// A site that answers from this state.
     pub(super) fn serve(state: Arc<ApiState>) -> Self {
+        Self::serve_for(state, CONNECTION_LIFE)
+    }
+
+    /// The same, whose connections live that long.
+    pub(super) fn serve_for(state: Arc<ApiState>, life: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let folder = dir.path().join("run");
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -93,7 +134,7 @@ impl Site {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let server = ApiServer::open(&folder, state).unwrap();
+                let server = ApiServer::open_for(&folder, state, life).unwrap();
                 ready.send(()).unwrap();
                 let _ = stopped.await;
                 drop(server);
@@ -190,7 +231,7 @@ fn status_and_policy_say_what_is_in_force_and_where_it_stands() {
     let status = site.client().status().unwrap();
     assert_eq!(
         (status.site.as_str(), status.workers, status.peers),
-        ("hq", 1, 1)
+        ("hq", 0, 1)
     );
     assert_eq!(status.peers_up, 0);
     assert_eq!(status.policy_objects["Pod"], 2);
@@ -218,10 +259,13 @@ fn status_and_policy_say_what_is_in_force_and_where_it_stands() {
 struct TenEach;
 
 impl RuleHits for TenEach {
-    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
-        let of = |number: u32| Counter {
-            packets: u64::from(number) * 10,
-            ..Counter::default()
+    fn counts(&self) -> Option<BTreeMap<u32, Hits>> {
+        let of = |number: u32| Hits {
+            counter: Counter {
+                packets: u64::from(number) * 10,
+                ..Counter::default()
+            },
+            last_s: Some(0),
         };
         Some([1, 2, 9000].map(|number| (number, of(number))).into())
     }

@@ -17,7 +17,8 @@ mod guard;
 mod requests;
 
 use anyhow::Context;
-use patronus_config::{Config, Peer, PeerEndpoint, RESERVED_TABLES};
+use patronus_api::GradeView;
+use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller, UplinkSet};
 use patronus_packet::Prefix;
@@ -28,17 +29,20 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::af_xdp::XdpUplinks;
-use crate::api::{ApiServer, ApiState, WorkerCounts};
+use crate::api::{ApiServer, ApiState, Dataplane, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
+use crate::facts::RunningWorkers;
 use crate::in_force::{base_of, live, load_policy, pods_of, policy_of};
 use crate::link::Link;
+use crate::metrics::MetricsServer;
 use crate::names::{resolve, resolve_later};
 use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
 use crate::prefilter::Prefilter;
+use crate::recorder::{Recorder, history_of};
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
@@ -101,6 +105,8 @@ struct Daemon {
     events: EventSource,
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
+    metrics: Option<MetricsServer>,
+    recorder: Recorder,
     api_state: Arc<ApiState>,
     desk: Arc<PathDesk>,
     /// `None` after a compilation that ended by a panic: then the policy in force stays as it is.
@@ -227,12 +233,33 @@ impl Daemon {
             exchange: exchange.clone(),
             published: Vec::clone(&published),
         });
-        let counts = Box::new(rule_counts.clone());
+        let cores = startup::cores(&config.dataplane.pinning, workers);
+        let dataplane = Dataplane {
+            flow_tables,
+            counts: Box::new(rule_counts.clone()),
+            facts: Box::new(RunningWorkers {
+                exchange: exchange.clone(),
+                published: Vec::clone(&published),
+                cores: cores.iter().map(|it| it.map(|core| core.0)).collect(),
+            }),
+            offload: offload.to_string(),
+            cipher: registry.cipher().to_string(),
+            metrics: Vec::new(),
+        };
+        let history = history_of(&config, &base_of(&options.config));
         let prefilter = Arc::new(Prefilter::new());
-        let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed)
+        let api_state = ApiState::new(live, dataplane, history, desk.clone(), seed)
             .with_prefilter(prefilter.clone());
         let ports = uplinks.ports();
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
+        let metrics = match config.api.metrics_listen {
+            Some(addr) => {
+                let server = MetricsServer::open(addr.addr(), api_state.clone()).await?;
+                tracing::info!(addr = %server.addr(), "metrics are served at /metrics");
+                Some(server)
+            }
+            None => None,
+        };
         let via = ViaDoor::open(&api_state, &desk, &tun.name);
 
         // Whoever reads that the gateway runs may send a SIGHUP at once.
@@ -243,7 +270,6 @@ impl Daemon {
             .zip(tun.queues.drain(..))
             .zip(uplinks.sockets)
             .zip(pollers);
-        let cores = startup::cores(&config.dataplane.pinning, workers);
         let mut threads = Vec::with_capacity(workers);
         for ((((engine, tun), sockets), poller), core) in seeds.zip(cores) {
             let seed = WorkerSeed {
@@ -271,6 +297,8 @@ impl Daemon {
             events,
             uapi: Some(uapi),
             api: Some(api),
+            metrics,
+            recorder: Recorder::new(epoch),
             api_state,
             desk,
             policy: Some(store),
@@ -366,6 +394,9 @@ impl Daemon {
                     self.prefilter.look(None);
                     self.learn_receivers();
                     self.xdp.look(&self.registry, self.mark, &self.exchange).await;
+                    self.api_state.look(Instant::now());
+                    self.recorder.tick(&self.api_state);
+                    self.tell_notices();
                     if Instant::now() >= next_resolve {
                         next_resolve = Instant::now() + RESOLVE_INTERVAL;
                         // In case a message of netlink was lost.
@@ -426,6 +457,30 @@ impl Daemon {
         if !refused.is_empty() {
             self.uplinks.retry(refused).tell(&self.exchange);
         }
+    }
+
+    /// What the store of samples has to say.
+    fn tell_notices(&self) {
+        for notice in self.api_state.history().take_notices() {
+            let grade = match notice.is_bad {
+                true => {
+                    tracing::warn!("{}", notice.text);
+                    GradeView::Warning
+                }
+                false => {
+                    tracing::info!("{}", notice.text);
+                    GradeView::Good
+                }
+            };
+            self.tell(grade, notice.text);
+        }
+    }
+
+    /// Something about the gateway itself that operators may ask for.
+    fn tell(&self, grade: GradeView, text: String) {
+        let live = self.api_state.live();
+        let (about, what) = (About::default(), What::Gateway(grade, text));
+        self.desk.put(&live.snapshot, about, what, Instant::now());
     }
 
     fn publish(&mut self) {
@@ -675,6 +730,7 @@ impl Daemon {
     fn stop(&mut self, report: Option<ReportFile>) -> anyhow::Result<()> {
         drop(self.uapi.take());
         drop(self.api.take());
+        drop(self.metrics.take());
         self.exchange.stop();
         self.xdp.log_counts();
         let mut counters: Vec<Counters> = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use crossbeam::channel::{Receiver, Sender};
@@ -14,6 +15,7 @@ use patronus_packet::UplinkId;
 use patronus_tunnel::WorkerId;
 use tokio::sync::Notify;
 
+use crate::meter::WorkerMeter;
 use crate::sockets::Sockets;
 
 /// Packets that may wait for a worker: 256 superpackets are 16 MiB.
@@ -80,6 +82,8 @@ pub enum Order {
     Path(PathOrder),
     /// Mark the datagrams of these sockets; `None` removes the mark.
     Mark(Option<u32>),
+    /// Meter the stages of the pipeline for so long; zero ends it.
+    MeterStages(Duration),
 }
 
 /// One worker's letter box.
@@ -94,6 +98,8 @@ pub struct Mailbox {
     waker: Arc<Waker>,
     /// Panics that the worker survived.
     pub panics: AtomicU64,
+    /// Where the worker's time goes.
+    pub meter: CachePadded<WorkerMeter>,
     /// The worker's TUN queue has lost its interface.
     pub tun_gone: AtomicBool,
     /// By bit: uplinks that could not send since control looked last.
@@ -117,6 +123,7 @@ impl Mailbox {
             asleep: CachePadded::new(AtomicBool::new(false)),
             waker,
             panics: AtomicU64::new(0),
+            meter: CachePadded::default(),
             tun_gone: AtomicBool::new(false),
             refused_uplinks: AtomicU32::new(0),
         }
@@ -125,6 +132,11 @@ impl Mailbox {
     /// The next packet from a sibling.
     pub fn take(&self) -> Option<(WorkerId, Handoff)> {
         self.inbox.pop()
+    }
+
+    /// Packets that wait, and how many may.
+    pub fn fill(&self) -> (usize, usize) {
+        (self.inbox.len(), self.inbox.capacity())
     }
 
     /// The next buffer that came back.

@@ -184,6 +184,11 @@ impl PathDesk {
         lock(&self.log).after(since)
     }
 
+    /// The last events.
+    pub fn events_last(&self, count: usize) -> Page {
+        lock(&self.log).last(count)
+    }
+
     /// Wakes with every event.
     pub fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()

@@ -41,6 +41,8 @@ pub enum What {
     Lanes(usize),
     /// A prefix behind the peer answers or does not; in words.
     Via(ViaState, String),
+    /// Something about the gateway itself, in words.
+    Gateway(GradeView, String),
 }
 
 /// Whom and what an event is about.
@@ -103,6 +105,11 @@ impl EventLog {
         record
     }
 
+    /// The last `count` events.
+    pub fn last(&self, count: usize) -> Page {
+        self.after(self.last.saturating_sub(count as u64))
+    }
+
     /// The events after number `since`. A number that was not given out yet comes from before a restart: then
     /// everything is news.
     pub fn after(&self, since: u64) -> Page {
@@ -131,6 +138,7 @@ impl Record {
             What::Endpoint(_) => EventKind::Endpoint,
             What::Lanes(_) => EventKind::Lanes,
             What::Via(..) => EventKind::Via,
+            What::Gateway(..) => EventKind::Gateway,
         }
     }
 
@@ -156,6 +164,7 @@ impl Record {
             What::Via(ViaState::Reachable, _) => GradeView::Good,
             What::Via(ViaState::Unknown, _) => GradeView::Warning,
             What::Via(ViaState::Unreachable, _) => GradeView::Bad,
+            What::Gateway(grade, _) => *grade,
             What::Moved(..) | What::Command(..) | What::Endpoint(_) | What::Lanes(_) => {
                 GradeView::Info
             }
@@ -191,6 +200,7 @@ impl Record {
                 "no answer to handshakes for 90 s: waiting packets dropped".to_owned()
             }
             What::Endpoint(endpoint) => format!("the peer calls from {}", endpoint.remote),
+            What::Gateway(_, text) => text.clone(),
             What::Lanes(count) => format!("{count} lanes agreed beside the first session"),
             What::Via(_, text) => text.clone(),
         }
@@ -232,7 +242,8 @@ impl Record {
             | What::HandshakeCompleted
             | What::HandshakeGivenUp
             | What::Endpoint(_)
-            | What::Lanes(_) => {}
+            | What::Lanes(_)
+            | What::Gateway(..) => {}
         }
         view
     }

@@ -43,7 +43,7 @@ impl PathLog {
                 tracing::debug!(peer, path, uplink, addr = %endpoint.remote, "path moved");
             }
             // Those who do it tell it: the API with the user, the watch over uplinks with the interface.
-            What::Command(..) | What::Uplink(..) => {}
+            What::Command(..) | What::Uplink(..) | What::Gateway(..) => {}
             What::State(PathState::Suspect | PathState::Init, reason) => {
                 tracing::debug!(
                     peer,

@@ -23,6 +23,7 @@ use patronus_path::StateReason;
 use patronus_tunnel::WorkerId;
 
 use crate::exchange::{EventSink, Exchange, Order};
+use crate::meter::TurnClock;
 use crate::sockets::{Sockets, shorter};
 
 /// Trains read from a socket in one turn: up to a quarter of a megabyte. Short turns, for whoever else
@@ -83,6 +84,7 @@ struct Worker {
     exchange: Arc<Exchange>,
     events: EventSink,
     idle: SpinThenSleep,
+    clock: TurnClock,
     truncated_seen: u64,
     tun_errors_logged: u64,
     tun_attached: bool,
@@ -121,6 +123,7 @@ fn run(seed: WorkerSeed) -> Counters {
         exchange: seed.exchange,
         events: seed.events,
         idle: SpinThenSleep::new(seed.spin),
+        clock: TurnClock::new(Instant::now()),
         truncated_seen: 0,
         tun_errors_logged: 0,
         tun_attached: true,
@@ -129,6 +132,7 @@ fn run(seed: WorkerSeed) -> Counters {
         uplinks: seed.uplinks,
         refused: UplinkSet::default(),
     };
+    let _end = End(worker.exchange.clone(), id);
     worker.set_uplinks();
     worker.register_doors();
     // Nothing waits in the queue yet.
@@ -160,6 +164,15 @@ fn run(seed: WorkerSeed) -> Counters {
         }
     }
     worker.finish()
+}
+
+/// Says that a worker has ended, however it did.
+struct End(Arc<Exchange>, WorkerId);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.mailbox(self.1).meter.set_ended();
+    }
 }
 
 /// Buffers for one batch.
@@ -203,11 +216,17 @@ impl Worker {
         while !exchange.is_stopping() {
             // The one look at the clock for everything in this turn.
             let now = Instant::now();
+            self.clock.turn(&mailbox.meter, now);
+            self.clock
+                .tell_stages(&mailbox.meter, &mut self.engine, now);
             let newest = snapshot.load();
             if newest.generation() != self.engine.snapshot().generation() {
                 self.engine.handle_snapshot(newest.clone(), now);
                 self.drain();
             }
+            mailbox
+                .meter
+                .set_generation(self.engine.snapshot().generation());
             while let Some(order) = mailbox.take_order() {
                 self.obey(order, &mut udp_frames, now);
             }
@@ -222,9 +241,11 @@ impl Worker {
             if self.engine.poll_timeout().is_some_and(|at| at <= now) {
                 self.engine.handle_timeout(now);
                 self.drain();
+                self.clock.worked();
             }
             if worked {
                 self.idle.worked();
+                self.clock.worked();
                 continue;
             }
             match self.idle.idle(now) {
@@ -245,6 +266,7 @@ impl Worker {
         if !mailbox.may_sleep() {
             return;
         }
+        self.clock.sleep(&mailbox.meter, Instant::now());
         if !exchange.is_stopping() && !self.look(timeout) {
             // Nothing came in all that time: look behind every door, in case an edge was missed.
             self.ready.fill(true);
@@ -581,6 +603,12 @@ impl Worker {
                 }
                 self.engine.handle_path_order(&order, now);
                 self.drain();
+            }
+            Order::MeterStages(span) => {
+                let until = (!span.is_zero()).then(|| now + span);
+                let exchange = self.exchange.clone();
+                let meter = &exchange.mailbox(self.id()).meter;
+                self.clock.meter_stages(meter, &mut self.engine, until);
             }
             Order::Mark(mark) => {
                 let worker = self.engine.worker();

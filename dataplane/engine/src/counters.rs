@@ -173,14 +173,26 @@ counters! {
     rx_tun,
     /// Bytes of inner IP read from the TUN.
     rx_tun_bytes,
+    /// Frames that the packets from the TUN came in: superpackets, or packets one by one.
+    rx_tun_frames,
     /// Datagrams read from the uplinks.
     rx_udp,
     /// Bytes of UDP payload read from the uplinks.
     rx_udp_bytes,
+    /// Frames that the datagrams from the uplinks came in: trains, or datagrams one by one.
+    rx_udp_frames,
     /// Packets written to the TUN.
     tx_tun,
+    /// Bytes of inner IP handed to the TUN, those included that the kernel then refused.
+    tx_tun_bytes,
+    /// Writes that brought them: superpackets, or packets one by one.
+    tx_tun_writes,
     /// Datagrams with a forwarded packet sent to the uplinks.
     tx_udp,
+    /// Bytes of UDP payload handed to the uplinks' sockets, messages of our own and refused ones included.
+    tx_udp_bytes,
+    /// Trains that brought them, messages of our own included.
+    tx_udp_trains,
     /// Datagrams that ended here by design: handshakes, cookies, keepalives.
     consumed,
     /// Handshakes, cookies, keepalives and refusals to far senders of our own that were sent. Not part of the balance.

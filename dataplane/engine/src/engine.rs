@@ -268,6 +268,7 @@ impl Engine {
     pub fn handle_tun(&mut self, frames: &mut [TunFrame], now: Instant) -> usize {
         self.stages.begin();
         let taken = take_until_full(frames, |frame| pipeline::outbound(self, frame, now));
+        self.counters.rx_tun_frames += taken as u64;
         self.finish();
         taken
     }
@@ -276,6 +277,7 @@ impl Engine {
     pub fn handle_udp(&mut self, frames: &mut [UdpFrame], now: Instant) -> usize {
         self.stages.begin();
         let taken = take_until_full(frames, |frame| pipeline::inbound(self, frame, now));
+        self.counters.rx_udp_frames += taken as u64;
         self.finish();
         self.stages.lap(Stage::Join);
         taken
@@ -365,6 +367,8 @@ impl Engine {
         failed: &[(DropReason, u64)],
     ) {
         self.counters.tx_udp += sent;
+        self.counters.tx_udp_bytes += self.udp_out.bytes_total() as u64;
+        self.counters.tx_udp_trains += self.udp_out.trains().len() as u64;
         self.counters.own_sent += own_sent;
         self.counters.own_failed += own_failed;
         for (reason, packets) in failed {
@@ -386,6 +390,8 @@ impl Engine {
         let own_sent = own.min(sent);
         debug_assert!(own - own_sent <= refused, "packets of our own got lost");
         self.counters.tx_tun += sent - own_sent;
+        self.counters.tx_tun_bytes += self.tun_out.bytes_total() as u64;
+        self.counters.tx_tun_writes += self.tun_out.writes_len() as u64;
         let refused = refused.saturating_sub(own - own_sent);
         self.counters.drop(DropReason::TunWrite, refused);
         self.tun_out.clear();

@@ -138,7 +138,7 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
     lane.telling.last = Some(now);
     lane.telling.burst = lane.telling.burst.saturating_sub(1);
     lane.telling.sequence = lane.telling.sequence.wrapping_add(1);
-    let mut sent = 0;
+    let (mut hellos, mut sent) = (0, 0);
     for path in (0..PATHS_MAX).map(|at| PathIndex(at as u8)) {
         let Some(end) = outlets.end(path).filter(|_| outlets.ways.is_usable(path)) else {
             continue;
@@ -168,10 +168,11 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         if let Some(len) = peer.tunnel.seal(&plaintext, engine.udp_out.room(), now) {
             engine.udp_out.commit_own_classed(len, end, HELLO_TOS);
             engine.counters.hellos_sent += 1;
+            hellos += 1;
             sent += len as u64;
         }
     }
-    engine.peers.count(slot, 0, sent);
+    engine.peers.count_sent(slot, hellos, sent);
 }
 
 /// A hello came in on a lane: the other side says where the lane is on that path.

@@ -9,7 +9,7 @@ use patronus_tunnel::{Identity, Peer, PeerIndex, WorkerId};
 
 use crate::lanes::Role;
 use crate::path_machine::PeerPaths;
-use crate::snapshot::{PeerId, PeerSpec, PeerStats};
+use crate::snapshot::{PeerId, PeerSpec, PeerStats, Traffic};
 use crate::steering::Outlets;
 
 /// A peer's place in its worker's list.
@@ -31,8 +31,7 @@ pub(crate) struct OwnedPeer {
     pub paths: Option<Box<PeerPaths>>,
     /// Initiations sent since the last handshake completed.
     pub attempts: u32,
-    pub rx_bytes: u64,
-    pub tx_bytes: u64,
+    pub traffic: Traffic,
     /// Whether the traffic counters changed since they were published.
     pub dirty: bool,
 }
@@ -146,8 +145,7 @@ impl PeerSet {
             outlets: None,
             paths: None,
             attempts: 0,
-            rx_bytes: stats.rx_bytes(),
-            tx_bytes: stats.tx_bytes(),
+            traffic: stats.traffic(),
             spec,
             role,
             stats,
@@ -186,14 +184,43 @@ impl PeerSet {
         }
     }
 
-    /// Adds to a peer's traffic; [`publish`](Self::publish) makes it visible.
+    /// Adds a datagram from a peer, a message of our own to it, or both, by their bytes; zero is none.
+    /// [`publish`](Self::publish) makes it visible.
     #[inline]
     pub fn count(&mut self, slot: Slot, rx_bytes: u64, tx_bytes: u64) {
+        self.add(
+            slot,
+            Traffic {
+                rx_bytes,
+                tx_bytes,
+                rx_packets: u64::from(rx_bytes > 0),
+                tx_packets: u64::from(tx_bytes > 0),
+            },
+        );
+    }
+
+    /// Adds datagrams to a peer.
+    #[inline]
+    pub fn count_sent(&mut self, slot: Slot, tx_packets: u64, tx_bytes: u64) {
+        self.add(
+            slot,
+            Traffic {
+                tx_bytes,
+                tx_packets,
+                ..Traffic::default()
+            },
+        );
+    }
+
+    #[inline]
+    fn add(&mut self, slot: Slot, traffic: Traffic) {
         let Some(peer) = self.slots.get_mut(slot.0).and_then(Option::as_mut) else {
             return;
         };
-        peer.rx_bytes += rx_bytes;
-        peer.tx_bytes += tx_bytes;
+        peer.traffic.rx_bytes += traffic.rx_bytes;
+        peer.traffic.tx_bytes += traffic.tx_bytes;
+        peer.traffic.rx_packets += traffic.rx_packets;
+        peer.traffic.tx_packets += traffic.tx_packets;
         if !peer.dirty {
             peer.dirty = true;
             self.dirty.push(slot);
@@ -205,7 +232,7 @@ impl PeerSet {
         while let Some(slot) = self.dirty.pop() {
             if let Some(peer) = self.slots.get_mut(slot.0).and_then(Option::as_mut) {
                 peer.dirty = false;
-                peer.stats.set_traffic(peer.rx_bytes, peer.tx_bytes);
+                peer.stats.set_traffic(&peer.traffic);
                 if let Some(outlets) = &mut peer.outlets {
                     outlets.publish(&peer.spec.board, self.worker);
                 }

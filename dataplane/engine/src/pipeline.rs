@@ -251,7 +251,7 @@ fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
     let Some(endpoint) = peer.endpoint else {
         return true;
     };
-    let mut sent_bytes = 0;
+    let (mut sent, mut sent_bytes) = (0, 0);
     let mut complete = true;
     while peer.tunnel.can_seal(now) && peer.tunnel.staged_len() > 0 {
         if !engine.udp_out.has_room(1, STAGED_ROOM) {
@@ -266,12 +266,13 @@ fn flush_staged(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
         match peer.tunnel.seal(&packet, engine.udp_out.room(), now) {
             Some(len) => {
                 engine.udp_out.commit(len, &endpoint);
+                sent += 1;
                 sent_bytes += len as u64;
             }
             None => engine.counters.drop(DropReason::DataNoSession, 1),
         }
     }
-    engine.peers.count(slot, 0, sent_bytes);
+    engine.peers.count_sent(slot, sent, sent_bytes);
     complete
 }
 
@@ -486,7 +487,7 @@ fn seal(
             }
         }
     }
-    engine.peers.count(slot, 0, sealed_bytes);
+    engine.peers.count_sent(slot, sealed, sealed_bytes);
 }
 
 /// Whether all segments of a frame fit, sealed, with an initiation on top.
@@ -584,7 +585,10 @@ pub(crate) fn handshake(
             engine.counters.consumed += 1;
             engine.peers.count(slot, datagram.len() as u64, 0);
         }
-        Err(refused) => engine.counters.drop(reason_of(refused), 1),
+        Err(refused) => {
+            peer.stats.note_refused(refused);
+            engine.counters.drop(reason_of(refused), 1);
+        }
     }
 }
 
@@ -622,6 +626,7 @@ fn data(
             return;
         }
         Err(refused) => {
+            peer.stats.note_refused(refused);
             engine.counters.drop(reason_of(refused), 1);
             return;
         }
@@ -655,7 +660,8 @@ fn note_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
         return;
     }
     let id = peer.spec.id;
-    peer.stats.set_last_handshake(at);
+    peer.stats
+        .set_last_handshake(at, peer.tunnel.is_initiator());
     peer.attempts = 0;
     engine.counters.handshakes += 1;
     let is_main = matches!(peer.role, Role::Main(_));

@@ -26,7 +26,7 @@ use patronus_policy::{RuleId, Verdict};
 
 use crate::engine::{Denial, Engine, Event};
 use crate::flow_table::{Flow, FlowSlot, OpenedBy, Passage, RuleNumber};
-use crate::rule_counts::{RULES_MAX, RuleCounts};
+use crate::rule_counts::{Added, RULES_MAX, RuleCounts};
 use crate::snapshot::{Generation, PeerId, Policy};
 
 /// Events of one rule: one in this time.
@@ -233,7 +233,7 @@ pub(crate) fn enter(
                 true => Passage::Allowed,
                 false => {
                     let rule = number(verdict.rule);
-                    count_packets(engine, rule, case.packets);
+                    count_packets(engine, rule, case);
                     if let Some(passage) =
                         denied(flow.as_ref(), opener, rule, policy.keep_established)
                     {
@@ -252,7 +252,7 @@ pub(crate) fn enter(
             Some(write(engine, known, case, opener, passage))
         }
         Passage::Denied(rule) | Passage::Cut(rule) => {
-            count_packets(engine, rule, case.packets);
+            count_packets(engine, rule, case);
             let slot = match known {
                 Some(slot) => slot,
                 None => write(engine, None, case, opener, passage),
@@ -336,7 +336,7 @@ pub(crate) fn passes_alone(engine: &mut Engine, case: &Case<'_>) -> bool {
     let verdict = judge(policy, &sent);
     report(engine, case, case.side, &verdict, false);
     if !verdict.allow {
-        count_packets(engine, number(verdict.rule), case.packets);
+        count_packets(engine, number(verdict.rule), case);
     }
     verdict.allow
 }
@@ -413,9 +413,13 @@ fn number(rule: Option<RuleId>) -> RuleNumber {
     rule.map_or(RuleNumber::NONE, |rule| RuleNumber(rule.number()))
 }
 
-fn count_packets(engine: &Engine, rule: RuleNumber, packets: u64) {
+fn count_packets(engine: &Engine, rule: RuleNumber, case: &Case<'_>) {
     let counts = &engine.policing.counts;
-    counts.add(counts.cell_of(rule), 0, packets, 0);
+    let added = Added {
+        packets: case.packets,
+        ..Added::default()
+    };
+    counts.add(counts.cell_of(rule), added, case.now_s);
 }
 
 /// Counts and tells a verdict that denies, or that policies in audit mode would turn.
@@ -437,7 +441,11 @@ fn report(
     };
     if let Some(audit) = verdict.audit {
         let cell = counts.cell_of(number(audit.rule));
-        counts.add(cell, 0, 0, 1);
+        let added = Added {
+            audited: 1,
+            ..Added::default()
+        };
+        counts.add(cell, added, case.now_s);
         if verdict.allow {
             tell(
                 engine,
@@ -449,7 +457,11 @@ fn report(
     }
     if !verdict.allow && !was_denied {
         let cell = counts.cell_of(number(verdict.rule));
-        counts.add(cell, 1, 0, 0);
+        let added = Added {
+            connections: 1,
+            ..Added::default()
+        };
+        counts.add(cell, added, case.now_s);
         tell(
             engine,
             case,

@@ -3,7 +3,7 @@
 //! Rule numbers are never given to another rule, so a cell that belongs to one does so for good, and a reader needs
 //! no lock. Rules beyond the table's size share one cell with what has no rule.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::flow_table::RuleNumber;
 
@@ -23,6 +23,16 @@ pub struct RuleCount {
     pub packets: u64,
     /// Connections whose verdict it would have turned, had it not been in audit mode.
     pub audited: u64,
+    /// When it did any of that last, in seconds since the gateway's start.
+    pub last_s: u32,
+}
+
+/// What is added to a rule's count.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Added {
+    pub connections: u64,
+    pub packets: u64,
+    pub audited: u64,
 }
 
 /// The shared half, to read.
@@ -38,6 +48,7 @@ struct Cell {
     connections: AtomicU64,
     packets: AtomicU64,
     audited: AtomicU64,
+    last_s: AtomicU32,
 }
 
 impl Default for RuleCounts {
@@ -57,6 +68,7 @@ impl RuleCounts {
             connections: cell.connections.load(Ordering::Relaxed),
             packets: cell.packets.load(Ordering::Relaxed),
             audited: cell.audited.load(Ordering::Relaxed),
+            last_s: cell.last_s.load(Ordering::Relaxed),
         });
         counts.filter(|it| it.connections | it.packets | it.audited != 0)
     }
@@ -82,8 +94,13 @@ impl RuleCounts {
         RULES_MAX
     }
 
-    pub(crate) fn add(&self, cell: usize, connections: u64, packets: u64, audited: u64) {
+    pub(crate) fn add(&self, cell: usize, added: Added, now_s: u32) {
         let cell = &self.cells[cell];
+        let Added {
+            connections,
+            packets,
+            audited,
+        } = added;
         // A load and a store, not an addition: there is one writer.
         let add = |to: &AtomicU64, value: u64| {
             if value > 0 {
@@ -93,6 +110,7 @@ impl RuleCounts {
         add(&cell.connections, connections);
         add(&cell.packets, packets);
         add(&cell.audited, audited);
+        cell.last_s.store(now_s, Ordering::Relaxed);
     }
 }
 
@@ -108,7 +126,12 @@ mod tests {
             for _ in 0..2 {
                 let cell = counts.cell_of(RuleNumber(number));
                 shared += u64::from(cell == RULES_MAX);
-                counts.add(cell, 1, u64::from(number), 0);
+                let added = Added {
+                    connections: 1,
+                    packets: u64::from(number),
+                    audited: 0,
+                };
+                counts.add(cell, added, number);
             }
         }
         let all: Vec<_> = counts.iter().collect();
@@ -117,8 +140,8 @@ mod tests {
         assert!(all.len() > RULES_MAX * 9 / 10, "{} cells in use", all.len());
         for count in all.iter().filter(|it| it.rule != RuleNumber::NONE) {
             assert_eq!(
-                (count.connections, count.packets),
-                (2, u64::from(count.rule.0) * 2)
+                (count.connections, count.packets, count.last_s),
+                (2, u64::from(count.rule.0) * 2, count.rule.0)
             );
         }
         let other = all.iter().find(|it| it.rule == RuleNumber::NONE);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use patronus_packet::parse::{ICMP, ICMPV6};
@@ -11,7 +11,7 @@ use patronus_packet::{Door, Endpoint, FlowKey, Prefix, UplinkId};
 use patronus_path::PathSpec;
 use patronus_policy::PolicyTable;
 use patronus_tunnel::lanes::Lane;
-use patronus_tunnel::{AllowedIps, Identity, PresharedKey, PublicKey, WorkerId};
+use patronus_tunnel::{AllowedIps, Identity, PresharedKey, PublicKey, Refused, WorkerId};
 
 use crate::paths::{PathBoard, PathsConfig};
 use crate::seqlock::SeqCell;
@@ -76,6 +76,13 @@ impl PeerSpec {
         self.lanes.iter().find(|lane| lane.worker == worker)
     }
 
+    /// Every session with the peer: its worker, whether it is a lane beside the first one, and what is counted on it.
+    pub fn sessions(&self) -> impl Iterator<Item = (WorkerId, bool, &PeerStats)> {
+        let lanes = self.lanes.iter();
+        let lanes = lanes.map(|lane| (lane.worker, true, lane.stats.as_ref()));
+        std::iter::once((self.worker, false, self.stats.as_ref())).chain(lanes)
+    }
+
     /// Bytes of UDP payload received from the peer on all lanes.
     pub fn rx_bytes(&self) -> u64 {
         self.stats.rx_bytes()
@@ -104,11 +111,26 @@ impl PeerSpec {
     }
 }
 
+/// What went through one tunnel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Traffic {
+    pub rx_bytes: u64,
+    pub tx_bytes: u64,
+    pub rx_packets: u64,
+    pub tx_packets: u64,
+}
+
 /// What a worker tells about one peer; written by that worker, read by anybody.
 #[derive(Debug, Default)]
 pub struct PeerStats {
     rx_bytes: AtomicU64,
     tx_bytes: AtomicU64,
+    rx_packets: AtomicU64,
+    tx_packets: AtomicU64,
+    replayed: AtomicU64,
+    auth_failed: AtomicU64,
+    /// Whether we began the session of the last handshake.
+    is_initiator: AtomicBool,
     /// Nanoseconds from the gateway's epoch, plus one; zero is never.
     last_handshake: AtomicU64,
     /// What names the tunnel in receiver indices, plus one; zero while there is no tunnel.
@@ -125,6 +147,31 @@ impl PeerStats {
     /// Bytes of UDP payload sent to the peer.
     pub fn tx_bytes(&self) -> u64 {
         self.tx_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Datagrams received from the peer and authenticated.
+    pub fn rx_packets(&self) -> u64 {
+        self.rx_packets.load(Ordering::Relaxed)
+    }
+
+    /// Datagrams sent to the peer.
+    pub fn tx_packets(&self) -> u64 {
+        self.tx_packets.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were seen before, or too old to tell; without copies that came by a second path.
+    pub fn replayed(&self) -> u64 {
+        self.replayed.load(Ordering::Relaxed)
+    }
+
+    /// Messages that name a session with the peer and did not authenticate.
+    pub fn auth_failed(&self) -> u64 {
+        self.auth_failed.load(Ordering::Relaxed)
+    }
+
+    /// Whether we began the session of the last handshake, so that it is ours to replace it.
+    pub fn is_initiator(&self) -> bool {
+        self.is_initiator.load(Ordering::Relaxed)
     }
 
     /// When the last handshake completed, after the gateway's epoch.
@@ -145,9 +192,11 @@ impl PeerStats {
         endpoint_of(&self.endpoint.read()?)
     }
 
-    pub(crate) fn set_traffic(&self, rx_bytes: u64, tx_bytes: u64) {
-        self.rx_bytes.store(rx_bytes, Ordering::Relaxed);
-        self.tx_bytes.store(tx_bytes, Ordering::Relaxed);
+    pub(crate) fn set_traffic(&self, traffic: &Traffic) {
+        self.rx_bytes.store(traffic.rx_bytes, Ordering::Relaxed);
+        self.tx_bytes.store(traffic.tx_bytes, Ordering::Relaxed);
+        self.rx_packets.store(traffic.rx_packets, Ordering::Relaxed);
+        self.tx_packets.store(traffic.tx_packets, Ordering::Relaxed);
     }
 
     pub(crate) fn set_index(&self, index: patronus_tunnel::PeerIndex) {
@@ -155,7 +204,34 @@ impl PeerStats {
             .store(u64::from(index.as_u32()) + 1, Ordering::Relaxed);
     }
 
-    pub(crate) fn set_last_handshake(&self, at: Duration) {
+    /// What was stored, for a worker that begins anew.
+    pub(crate) fn traffic(&self) -> Traffic {
+        Traffic {
+            rx_bytes: self.rx_bytes(),
+            tx_bytes: self.tx_bytes(),
+            rx_packets: self.rx_packets(),
+            tx_packets: self.tx_packets(),
+        }
+    }
+
+    /// A message in the peer's name was refused; rare, and counted at once.
+    pub(crate) fn note_refused(&self, refused: Refused) {
+        let counter = match refused {
+            Refused::Replayed | Refused::TooOld | Refused::HandshakeReplayed => &self.replayed,
+            Refused::BadTag | Refused::HandshakeInvalid | Refused::CookieInvalid => {
+                &self.auth_failed
+            }
+            Refused::NoSession
+            | Refused::CounterLimit
+            | Refused::InnerMalformed
+            | Refused::HandshakeFlood => return,
+        };
+        // A load and a store, not an addition: there is one writer.
+        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_last_handshake(&self, at: Duration, is_initiator: bool) {
+        self.is_initiator.store(is_initiator, Ordering::Relaxed);
         let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX - 1);
         self.last_handshake.store(nanos + 1, Ordering::Relaxed);
     }

@@ -222,6 +222,11 @@ impl UdpBatch {
         self.packets
     }
 
+    /// Bytes of all datagrams in the batch.
+    pub fn bytes_total(&self) -> usize {
+        self.used
+    }
+
     /// Whether there are no datagrams.
     pub fn is_empty(&self) -> bool {
         self.trains.is_empty()
@@ -372,6 +377,16 @@ impl TunBatch {
     /// Packets in the batch, each joined one counted.
     pub fn packets(&self) -> u64 {
         self.fragments.len() as u64
+    }
+
+    /// Bytes of all packets in the batch, before they were joined.
+    pub fn bytes_total(&self) -> usize {
+        self.used
+    }
+
+    /// How many writes they make.
+    pub fn writes_len(&self) -> usize {
+        self.writes.len()
     }
 
     /// Whether there are no packets.

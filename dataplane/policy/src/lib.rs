@@ -19,6 +19,7 @@ pub mod node;
 pub mod rows;
 pub mod scale;
 pub mod view;
+pub mod words;
 
 mod addresses;
 mod compiler;

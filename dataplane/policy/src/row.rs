@@ -40,7 +40,8 @@ impl AnyPolicy {
         }
     }
 
-    pub(crate) fn mode(&self) -> Mode {
+    /// How it counts.
+    pub fn mode(&self) -> Mode {
         match self {
             Self::Network(it) => it.mode,
             Self::Cluster(it) => it.mode,

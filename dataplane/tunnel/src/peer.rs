@@ -190,6 +190,11 @@ impl Peer {
         self.current.is_some()
     }
 
+    /// Whether it was us who began the session that [`seal`](Self::seal) uses: then it is ours to replace it.
+    pub fn is_initiator(&self) -> bool {
+        self.current.as_ref().is_some_and(|it| it.is_initiator())
+    }
+
     /// Whether [`seal`](Self::seal) will seal at `now`.
     #[inline]
     pub fn can_seal(&self, now: Instant) -> bool {

@@ -178,7 +178,7 @@ pub struct EventsArgs {
     #[arg(long, value_name = "PEER")]
     peer: Option<String>,
     /// Only these kinds: decision, state, moved, uplink, command, handshake, endpoint, lanes,
-    /// via
+    /// via, gateway
     #[arg(long, value_name = "KIND", value_delimiter = ',')]
     kind: Vec<String>,
     #[command(flatten)]
@@ -234,7 +234,7 @@ fn not_empty(text: &str) -> Result<String, String> {
 }
 
 /// `10`, `10s`, `200ms`, `10m`, `2h`, `1d`.
-fn parse_span(text: &str) -> Result<Duration, String> {
+pub fn parse_span(text: &str) -> Result<Duration, String> {
     let end = text.find(|it: char| it != '.' && !it.is_ascii_digit());
     let (number, unit) = text.split_at(end.unwrap_or(text.len()));
     let seconds = match unit {

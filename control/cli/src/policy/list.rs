@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use patronus_policy::cluster::Cluster;
 use patronus_policy::model::{
-    Action, ClusterPeer, ClusterPolicy, ClusterRule, Mode, NetworkPolicy, Peer, Pod, PortMatch,
-    Protocol, Requirement, Rule, Selector, Source, Text, Tier,
+    ClusterPolicy, ClusterRule, NetworkPolicy, Pod, Rule, Source, Text, Tier,
 };
+use patronus_policy::words::{self, RuleWords};
 use serde::Serialize;
 
 use super::input::Manifests;
@@ -95,14 +95,15 @@ fn network_view(policy: &NetworkPolicy, pods: &BTreeMap<&Text, Vec<&Pod>>) -> Vi
     let selected = own.iter().filter(|pod| policy.pods.matches(&pod.labels));
     let rules = |rules: &Option<Vec<Rule>>| {
         let rules = rules.as_ref()?.iter();
-        Some(rules.map(|it| rule_view(it, policy)).collect())
+        let view = |it: &Rule| rule_view(words::rule(it, policy), &it.source);
+        Some(rules.map(view).collect())
     };
     View {
         tier: "network",
         priority: None,
         name: policy.id.to_string(),
-        mode: mode(policy.mode),
-        selects: format!("{} of {}", pods_in_words(&policy.pods), policy.id.namespace),
+        mode: words::mode(policy.mode),
+        selects: words::selects(policy),
         pods: selected.count(),
         ingress: rules(&policy.ingress),
         egress: rules(&policy.egress),
@@ -124,7 +125,8 @@ fn cluster_view(
     let selected = namespaces.flat_map(|(_, pods)| pods);
     let selected = selected.filter(|pod| subject.pods.matches(&pod.labels));
     let rules = |rules: &[ClusterRule]| {
-        (!rules.is_empty()).then(|| rules.iter().map(cluster_rule_view).collect())
+        let view = |it: &ClusterRule| rule_view(words::cluster_rule(it), &it.source);
+        (!rules.is_empty()).then(|| rules.iter().map(view).collect())
     };
     View {
         tier: match policy.tier {
@@ -133,12 +135,8 @@ fn cluster_view(
         },
         priority: Some(policy.priority),
         name: policy.name.to_string(),
-        mode: mode(policy.mode),
-        selects: format!(
-            "{} of {}",
-            pods_in_words(&subject.pods),
-            namespaces_in_words(&subject.namespaces)
-        ),
+        mode: words::mode(policy.mode),
+        selects: words::cluster_selects(policy),
         pods: selected.count(),
         ingress: rules(&policy.ingress),
         egress: rules(&policy.egress),
@@ -147,141 +145,15 @@ fn cluster_view(
     }
 }
 
-fn mode(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Enforce => "enforce",
-        Mode::Audit => "audit",
-        Mode::Off => "off",
-    }
-}
-
-fn rule_view(rule: &Rule, policy: &NetworkPolicy) -> RuleView {
-    let peer = |peer: &Peer| match peer {
-        Peer::Block { cidr, except } if except.is_empty() => cidr.to_string(),
-        Peer::Block { cidr, except } => format!("{cidr} except {}", joined(except, " and ")),
-        Peer::Pods { namespaces, pods } => {
-            let pods = pods.clone().unwrap_or_default();
-            let place = match namespaces {
-                None => policy.id.namespace.to_string(),
-                Some(selector) => namespaces_in_words(selector),
-            };
-            format!("{} of {place}", pods_in_words(&pods))
-        }
-    };
-    let peers = match &rule.peers {
-        None => "everyone".to_owned(),
-        Some(peers) => words(peers.iter().map(peer)),
-    };
-    rule_of("allow", None, peers, rule.ports.as_deref(), &rule.source)
-}
-
-fn cluster_rule_view(rule: &ClusterRule) -> RuleView {
-    let action = match rule.action {
-        Action::Accept => "accept",
-        Action::Deny => "deny",
-        Action::Pass => "pass",
-    };
-    let peers = rule.peers.iter().map(|peer| match peer {
-        ClusterPeer::Networks(blocks) => joined(blocks, ", "),
-        ClusterPeer::Unknown => "a kind of peer that is not evaluated".to_owned(),
-        ClusterPeer::Pods { namespaces, pods } => {
-            let place = namespaces_in_words(namespaces);
-            format!("{} of {place}", pods_in_words(pods))
-        }
-    });
-    let name = rule.name.as_ref().map(ToString::to_string);
-    rule_of(
-        action,
-        name,
-        words(peers),
-        rule.ports.as_deref(),
-        &rule.source,
-    )
-}
-
-fn rule_of(
-    action: &'static str,
-    name: Option<String>,
-    peers: String,
-    ports: Option<&[PortMatch]>,
-    source: &Source,
-) -> RuleView {
+fn rule_view(said: RuleWords, source: &Source) -> RuleView {
     RuleView {
-        action,
-        name,
-        peers,
-        ports: match ports {
-            None => "every port".to_owned(),
-            Some(ports) => words(ports.iter().map(port_in_words)),
-        },
+        action: said.action,
+        name: said.name,
+        peers: said.peers,
+        ports: said.ports,
         file: source.file.to_string(),
         line: source.line,
     }
-}
-
-fn port_in_words(port: &PortMatch) -> String {
-    let name = |protocol: &Protocol| match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    };
-    match port {
-        PortMatch::Any(protocol) => format!("every {} port", name(protocol)),
-        PortMatch::Range {
-            protocol,
-            first,
-            last,
-        } if first == last => format!("{}/{first}", name(protocol)),
-        PortMatch::Range {
-            protocol,
-            first,
-            last,
-        } => format!("{}/{first}-{last}", name(protocol)),
-        PortMatch::Named {
-            protocol: Some(protocol),
-            name: port,
-        } => format!("{}/{port}", name(protocol)),
-        PortMatch::Named {
-            protocol: None,
-            name: port,
-        } => port.to_string(),
-    }
-}
-
-fn pods_in_words(selector: &Selector) -> String {
-    match selector.requirements.is_empty() {
-        true => "all pods".to_owned(),
-        false => format!("pods with {}", selector_in_words(selector)),
-    }
-}
-
-fn namespaces_in_words(selector: &Selector) -> String {
-    match selector.requirements.is_empty() {
-        true => "all namespaces".to_owned(),
-        false => format!("namespaces with {}", selector_in_words(selector)),
-    }
-}
-
-fn selector_in_words(selector: &Selector) -> String {
-    let requirements = selector.requirements.iter().map(|it| match it {
-        Requirement::In(key, values) if values.len() == 1 => {
-            format!("{key}={}", joined(values, ""))
-        }
-        Requirement::In(key, values) => format!("{key} in ({})", joined(values, ", ")),
-        Requirement::NotIn(key, values) => format!("{key} not in ({})", joined(values, ", ")),
-        Requirement::Exists(key) => format!("{key} set"),
-        Requirement::DoesNotExist(key) => format!("{key} unset"),
-    });
-    words(requirements)
-}
-
-fn joined(items: impl IntoIterator<Item = impl ToString>, between: &str) -> String {
-    let items: Vec<String> = items.into_iter().map(|it| it.to_string()).collect();
-    items.join(between)
-}
-
-fn words(items: impl Iterator<Item = String>) -> String {
-    joined(items, ", ")
 }
 
 fn for_people(policies: &[View]) -> String {

@@ -80,9 +80,15 @@ impl Refused {
     }
 
     pub fn crowded() -> Self {
-        let error = "too many clients wait for events or record";
+        let error = "too many clients follow, wait for events or record";
         let fix = "end one of them, or try again later";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, error, fix)
+    }
+
+    /// There are no samples to tell.
+    pub fn no_history(reason: String) -> Self {
+        let fix = "see `history` in GET /v1/counters, and [site] state_dir and history";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, fix)
     }
 
     pub fn failed(error: &str) -> Self {

@@ -1,15 +1,18 @@
 //! The live flows, and which of them a candidate policy would treat otherwise.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_api::{
-    DiffRequest, DiffResponse, FLOWS_DEFAULT, FLOWS_MAX, FlowDiff, FlowView, FlowsQuery,
-    FlowsResponse, ObjectChanges, VerdictView,
+    DiffRequest, DiffResponse, FLOWS_DEFAULT, FLOWS_MAX, FlowDiff, FlowSort, FlowView, FlowsQuery,
+    FlowsResponse, ObjectChanges, RuleRefView, VerdictView,
 };
 use patronus_config::manifests::ManifestFile;
-use patronus_engine::{Flow, FlowTable, OpenedBy};
+use patronus_engine::{Flow, FlowTable, OpenedBy, Passage};
+use patronus_packet::FlowKey;
 use patronus_policy::cluster::Cluster;
 use patronus_policy::diff::{ObjectChange, changed_objects};
 use patronus_policy::model::Connection;
@@ -37,17 +40,30 @@ pub fn list(
         return Err(Refused::field("limit", error, fix));
     }
     let filter = Filter::parse(query.filter.as_deref().unwrap_or_default())?;
-    let mut total = 0;
-    let all = live_flows(live, tables, now).inspect(|_| total += 1);
-    let mut flows: Vec<FlowView> = all.filter(|flow| filter.matches(flow)).collect();
+    let all = live_flows(live, tables, now);
+    let total = all.len();
+    let mut flows: Vec<FlowView> = all.into_iter().filter(|it| filter.matches(it)).collect();
     let matched = flows.len();
-    flows.sort_by_key(|flow| std::cmp::Reverse(flow.bytes));
-    flows.truncate(limit);
+    sort(&mut flows, query.sort.unwrap_or_default());
+    let flows = flows.into_iter().skip(query.skip.unwrap_or(0));
     Ok(FlowsResponse {
-        flows,
+        flows: flows.take(limit).collect(),
         matched,
         total,
     })
+}
+
+/// Puts flows in order; those that are equal in it keep one, so that pages do not overlap while nothing moves.
+fn sort(flows: &mut [FlowView], by: FlowSort) {
+    let ends = |it: &FlowView| (it.src, it.dst, it.protocol, it.src_port, it.dst_port);
+    match by {
+        FlowSort::Bytes => flows.sort_by_cached_key(|it| (Reverse(it.bytes), ends(it))),
+        FlowSort::Packets => flows.sort_by_cached_key(|it| (Reverse(it.packets), ends(it))),
+        FlowSort::Recent => flows.sort_by_cached_key(|it| (it.idle_s, ends(it))),
+        FlowSort::Src => flows.sort_by_cached_key(ends),
+        FlowSort::Dst => flows.sort_by_cached_key(|it| (it.dst, ends(it))),
+        FlowSort::Peer => flows.sort_by_cached_key(|it| (it.peer.clone(), ends(it))),
+    }
 }
 
 /// The live flows whose verdict other manifests would change.
@@ -81,13 +97,7 @@ pub fn diff(
         diagnostics_left_out: candidate.report.left_out,
     };
     let mut let_through = Vec::new();
-    let mut seen = HashSet::new();
     for flow in live_flows(live, tables, now) {
-        // What two workers know is one connection.
-        let ends = (flow.src, flow.src_port, flow.dst, flow.dst_port);
-        if !seen.insert((ends, flow.protocol)) {
-            continue;
-        }
         response.judged += 1;
         let conn = connection_of(&flow);
         let (before, after) = (old.judge(&conn).allow, new.judge(&conn).allow);
@@ -133,23 +143,57 @@ fn changed(old: &Objects, new: &Objects) -> ObjectChanges {
     told
 }
 
-/// Every flow of every worker. One that two workers know, as after a handover, is told by each with its own part
-/// of the traffic.
-fn live_flows<'a>(
-    live: &'a Live,
-    tables: &'a [Arc<FlowTable>],
-    now: Instant,
-) -> impl Iterator<Item = FlowView> + 'a {
+/// Every flow. One that two workers know, as after a handover, is told once: with the traffic of both, and as the one
+/// says that had its last packet.
+fn live_flows(live: &Live, tables: &[Arc<FlowTable>], now: Instant) -> Vec<FlowView> {
     let since_epoch = now.saturating_duration_since(live.snapshot.epoch());
     let now_s = since_epoch.as_secs() as u32;
-    let numbered = tables.iter().enumerate();
-    numbered.flat_map(move |(worker, table)| {
-        let flows = table.flows(now_s);
-        flows.map(move |flow| flow_view(live, worker, &flow, now_s))
-    })
+    let rules = Rules::of(live);
+    let mut views: Vec<FlowView> = Vec::new();
+    let mut places: HashMap<FlowKey, usize> = HashMap::new();
+    for (worker, table) in tables.iter().enumerate() {
+        for flow in table.flows(now_s) {
+            let view = flow_view(live, &rules, worker, &flow, now_s);
+            match places.entry(flow.key) {
+                Entry::Vacant(place) => {
+                    place.insert(views.len());
+                    views.push(view);
+                }
+                Entry::Occupied(place) => merge(&mut views[*place.get()], view),
+            }
+        }
+    }
+    views
 }
 
-fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
+fn merge(into: &mut FlowView, other: FlowView) {
+    let (packets, bytes) = (into.packets + other.packets, into.bytes + other.bytes);
+    let is_newer = (other.idle_s, Reverse(other.packets)) < (into.idle_s, Reverse(into.packets));
+    if is_newer {
+        *into = other;
+    }
+    (into.packets, into.bytes) = (packets, bytes);
+}
+
+/// The rules in force by the number that entries of flows have.
+struct Rules(HashMap<u32, RuleRefView>);
+
+impl Rules {
+    fn of(live: &Live) -> Self {
+        let rules = live.policy.table.rules();
+        let named = rules.map(|(id, entry)| (id.number(), views::rule_ref(&entry.to_ref())));
+        Self(named.collect())
+    }
+
+    fn of_flow(&self, flow: &Flow) -> Option<RuleRefView> {
+        match flow.passage {
+            Passage::Denied(rule) | Passage::Cut(rule) => self.0.get(&rule.0).cloned(),
+            Passage::Allowed | Passage::Kept => None,
+        }
+    }
+}
+
+fn flow_view(live: &Live, rules: &Rules, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
     let key = flow.key;
     let (opened_by, (src, src_port), (dst, dst_port)) = match flow.opened_by {
         OpenedBy::Local => ("local", (key.src, key.src_port), (key.dst, key.dst_port)),
@@ -177,7 +221,7 @@ fn flow_view(live: &Live, worker: usize, flow: &Flow, now_s: u32) -> FlowView {
             age_s.into()
         },
         verdict: Some(VerdictView::from_allow(flow.passage.is_allowed())),
-        rule: None,
+        rule: rules.of_flow(flow),
     }
 }
 

@@ -6,12 +6,19 @@
 //! control thread.
 
 mod answers;
+pub(crate) mod counting;
 mod events;
 mod filter;
 mod flows;
-mod path_views;
+mod health;
+mod history;
+mod looks;
+pub(crate) mod path_views;
 mod paths;
+mod reads;
+mod traffic;
 mod views;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -30,21 +37,34 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use patronus_api::{
-    Counter, EventsQuery, FlowsQuery, PathsQuery, REQUEST_LEN_MAX, SOCKET_NAME, TraceQuery,
+    ApiCountsView, Counter, EventsQuery, FlowsQuery, HistoryStatusView, PathsQuery,
+    REQUEST_LEN_MAX, SOCKET_NAME, TraceQuery,
 };
 use patronus_engine::{FlowTable, PeerId, PeerSpec, Refusal, RuleCounts, Snapshot};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use patronus_history::History;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::facts::WorkerFacts;
+use crate::metrics::{Family, MetricSource};
 use crate::path_desk::PathDesk;
 use crate::policy::PolicyInForce;
 use crate::prefilter::Prefilter;
 use crate::socket_file::{Purpose, SocketFile, SocketFileError};
 use crate::via::ViaPlan;
-use answers::Refused;
+use looks::FlowGauge;
+use traffic::{Served, Traffic};
+use watch::Snapshots;
+
+pub(crate) use answers::Refused;
+pub(crate) use counting::{Moment, Readings};
+pub(crate) use history::sample;
+pub(crate) use looks::{Look, Looks};
+pub(crate) use reads::metrics_response;
 
 /// Connections served at once.
-const CLIENTS_MAX: usize = 64;
+const CLIENTS_MAX: usize = 256;
 /// How long a client may take for its headers.
 const HEADERS_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a request may take from its headers to the answer, its body included.
@@ -61,6 +81,10 @@ const WORK_MAX: usize = 2;
 const CANDIDATES_MAX: usize = 2;
 /// Clients that wait for events or record at once; others are told to come again.
 const FOLLOWERS_MAX: usize = 24;
+/// Clients that follow snapshots at once; the other places stay free for questions.
+const WATCHERS_MAX: usize = 208;
+/// Scrapers by TCP that are served at once.
+const SCRAPERS_MAX: usize = 8;
 
 /// What a gateway is at this moment, as control publishes it.
 #[derive(Debug)]
@@ -98,7 +122,16 @@ impl Live {
 pub trait RuleHits: Send + Sync {
     /// What was refused since the start, by [`RuleId::number`](patronus_policy::RuleId::number), 0 for what has no
     /// rule; `None` where nobody counts.
-    fn counts(&self) -> Option<BTreeMap<u32, Counter>>;
+    fn counts(&self) -> Option<BTreeMap<u32, Hits>>;
+}
+
+/// What a rule refused, and when last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// How often.
+    pub counter: Counter,
+    /// When last, in seconds since the gateway's start.
+    pub last_s: Option<u32>,
 }
 
 /// What the workers count, added up.
@@ -108,15 +141,18 @@ pub struct WorkerCounts(pub Vec<Arc<RuleCounts>>);
 impl WorkerCounts {
     /// Everything that was refused since the start.
     pub fn total(&self) -> Counter {
-        views::sum(self.counts().unwrap_or_default().values())
+        let counts = self.counts().unwrap_or_default();
+        views::sum(counts.values().map(|it| &it.counter))
     }
 }
 
 impl RuleHits for WorkerCounts {
-    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
-        let mut sums = BTreeMap::<u32, Counter>::new();
+    fn counts(&self) -> Option<BTreeMap<u32, Hits>> {
+        let mut sums = BTreeMap::<u32, Hits>::new();
         for count in self.0.iter().flat_map(|counts| counts.iter()) {
-            let sum = sums.entry(count.rule.0).or_default();
+            let hits = sums.entry(count.rule.0).or_default();
+            hits.last_s = hits.last_s.max(Some(count.last_s));
+            let sum = &mut hits.counter;
             sum.connections += count.connections;
             sum.packets += count.packets;
             sum.audited += count.audited;
@@ -125,36 +161,62 @@ impl RuleHits for WorkerCounts {
     }
 }
 
+/// What workers share with those who ask.
+pub struct Dataplane {
+    /// Their flow tables, in their order.
+    pub flow_tables: Vec<Arc<FlowTable>>,
+    /// What rules refused.
+    pub counts: Box<dyn RuleHits>,
+    /// What they tell about themselves.
+    pub facts: Box<dyn WorkerFacts>,
+    /// The offload level, in words.
+    pub offload: String,
+    /// The code that seals and opens packets, in words.
+    pub cipher: String,
+    /// Others that have metrics: the pre-filter, for one.
+    pub metrics: Vec<Box<dyn MetricSource>>,
+}
+
 /// What answers are made of.
 pub struct ApiState {
     live: ArcSwap<Live>,
-    flow_tables: Vec<Arc<FlowTable>>,
-    counts: Box<dyn RuleHits>,
+    dataplane: Dataplane,
     desk: Arc<PathDesk>,
     prefilter: Arc<Prefilter>,
+    looks: Looks,
+    flow_gauge: FlowGauge,
+    snapshots: Snapshots,
+    traffic: Traffic,
+    history: History,
     /// Keys the address hash of candidates.
     seed: u64,
     work: Arc<Semaphore>,
     candidates: Arc<Semaphore>,
     followers: Arc<Semaphore>,
+    watchers: Arc<Semaphore>,
 }
 
 impl ApiState {
-    /// The state of a gateway with these workers' flow tables, in their order.
+    /// The state of a gateway with these workers.
     pub fn new(
         live: Live,
-        flow_tables: Vec<Arc<FlowTable>>,
-        counts: Box<dyn RuleHits>,
+        dataplane: Dataplane,
+        history: History,
         desk: Arc<PathDesk>,
         seed: u64,
     ) -> Arc<Self> {
         Arc::new(Self {
             live: ArcSwap::from_pointee(live),
-            flow_tables,
-            counts,
+            dataplane,
             desk,
             prefilter: Arc::default(),
+            looks: Looks::default(),
+            flow_gauge: FlowGauge::default(),
+            snapshots: Snapshots::default(),
+            traffic: Traffic::default(),
+            history,
             seed,
+            watchers: Arc::new(Semaphore::new(WATCHERS_MAX)),
             work: Arc::new(Semaphore::new(WORK_MAX)),
             candidates: Arc::new(Semaphore::new(CANDIDATES_MAX)),
             followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
@@ -173,6 +235,54 @@ impl ApiState {
     pub fn publish(&self, live: Live) {
         self.desk.forget_absent(&live.snapshot);
         self.live.store(Arc::new(live));
+    }
+
+    /// How the store of samples does.
+    pub fn history_status(&self) -> HistoryStatusView {
+        history::status(&self.history.status())
+    }
+
+    /// The store of samples.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// What the workers tell about themselves.
+    pub fn facts(&self) -> &dyn WorkerFacts {
+        self.dataplane.facts.as_ref()
+    }
+
+    /// Where paths are.
+    pub fn desk(&self) -> &PathDesk {
+        &self.desk
+    }
+
+    /// The code that seals and opens packets.
+    pub fn cipher(&self) -> &str {
+        &self.dataplane.cipher
+    }
+
+    /// What the API did.
+    pub fn api_counts(&self) -> ApiCountsView {
+        self.traffic.view()
+    }
+
+    /// What others have for a scrape.
+    pub fn more_metrics(&self) -> Vec<Family> {
+        let sources = self.dataplane.metrics.iter();
+        sources.flat_map(|it| it.families()).collect()
+    }
+
+    fn crowded(&self) -> Refused {
+        self.traffic.crowded();
+        Refused::crowded()
+    }
+
+    /// Looks at the counters; what lies between two looks are rates. To be called about once a second.
+    pub fn look(&self, now: Instant) {
+        let facts = self.dataplane.facts.as_ref();
+        let look = Look::new(facts, &self.live().snapshot, now);
+        self.looks.keep(look);
     }
 
     /// What answers speak of.
@@ -200,9 +310,13 @@ impl ApiServer {
     /// # Errors
     /// See [`SocketFileError`].
     pub fn open(dir: &Path, state: Arc<ApiState>) -> Result<Self, SocketFileError> {
+        Self::open_for(dir, state, CONNECTION_LIFE)
+    }
+
+    fn open_for(dir: &Path, state: Arc<ApiState>, life: Duration) -> Result<Self, SocketFileError> {
         let group = operators_group();
         let (file, listener) = SocketFile::bind(dir, SOCKET_NAME, 0o660, group, PURPOSE)?;
-        let accept = tokio::spawn(serve(listener, router(state)));
+        let accept = tokio::spawn(serve(listener, state, life));
         Ok(Self {
             _file: file,
             accept,
@@ -236,7 +350,7 @@ fn operators_group() -> Option<u32> {
 }
 
 /// Every route: what `openapi.json` describes.
-const ROUTES: [(&str, &str); 15] = [
+const ROUTES: [(&str, &str); 23] = [
     ("get", "/v1/status"),
     ("get", "/v1/policy"),
     ("post", "/v1/policy/explain"),
@@ -252,6 +366,14 @@ const ROUTES: [(&str, &str); 15] = [
     ("get", "/v1/events"),
     ("get", "/v1/prefilter"),
     ("post", "/v1/prefilter/command"),
+    ("get", "/v1/workers"),
+    ("post", "/v1/workers/stages"),
+    ("get", "/v1/peers"),
+    ("get", "/v1/counters"),
+    ("get", "/v1/policy/rules"),
+    ("get", "/v1/watch"),
+    ("get", "/v1/metrics"),
+    ("get", "/v1/history"),
 ];
 
 fn router(state: Arc<ApiState>) -> Router {
@@ -271,6 +393,14 @@ fn router(state: Arc<ApiState>) -> Router {
         events,
         prefilter,
         prefilter_command,
+        workers,
+        stages,
+        peers,
+        counters,
+        rules,
+        watch,
+        metrics,
+        history,
     ] = ROUTES.map(|(_, path)| path);
     Router::new()
         .route(status, get(get_status))
@@ -287,6 +417,14 @@ fn router(state: Arc<ApiState>) -> Router {
         .route(events, get(get_events))
         .route(prefilter, get(get_prefilter))
         .route(prefilter_command, post(post_prefilter))
+        .route(workers, get(reads::get_workers))
+        .route(stages, post(reads::post_stages))
+        .route(peers, get(reads::get_peers))
+        .route(counters, get(reads::get_counters))
+        .route(rules, get(reads::get_rules))
+        .route(watch, get(reads::get_watch))
+        .route(metrics, get(reads::get_metrics))
+        .route(history, get(reads::get_history))
         .layer(DefaultBodyLimit::max(SMALL_LEN_MAX))
         .route(
             diff,
@@ -303,14 +441,24 @@ async fn in_time(request: Request, next: Next) -> Result<Response, Refused> {
     answer.map_err(|_| Refused::too_slow())
 }
 
-async fn serve(listener: UnixListener, router: Router) {
+async fn serve(listener: UnixListener, state: Arc<ApiState>, life: Duration) {
+    let router = router(state.clone());
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
             return;
         };
         match listener.accept().await {
-            Ok((stream, _)) => drop(tokio::spawn(converse(stream, router.clone(), place))),
+            Ok((stream, _)) => {
+                let places = (place, state.traffic.begin());
+                let uid = stream.peer_cred().ok().map(|it| it.uid());
+                drop(tokio::spawn(converse(
+                    stream,
+                    (uid, life),
+                    router.clone(),
+                    places,
+                )));
+            }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept an API connection");
                 tokio::time::sleep(Duration::from_millis(100)).await;
@@ -319,11 +467,39 @@ async fn serve(listener: UnixListener, router: Router) {
     }
 }
 
+/// The same for clients that come by TCP, which ask for metrics only.
+pub async fn serve_tcp(listener: TcpListener, router: Router, state: Arc<ApiState>) {
+    let router = router.layer(axum::middleware::from_fn(in_time));
+    let places = Arc::new(Semaphore::new(SCRAPERS_MAX));
+    loop {
+        let Ok(place) = places.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let places = (place, state.traffic.begin());
+                drop(tokio::spawn(converse(
+                    stream,
+                    (None, CONNECTION_LIFE),
+                    router.clone(),
+                    places,
+                )));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection for metrics");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
 /// Who asks, and how long the connection may live.
 #[derive(Clone, Debug)]
-struct Asker {
+pub struct Asker {
     uid: Option<u32>,
-    life: Arc<watch::Sender<tokio::time::Instant>>,
+    /// How long it lives where nothing else is said.
+    span: Duration,
+    life: Arc<tokio::sync::watch::Sender<tokio::time::Instant>>,
 }
 
 impl Asker {
@@ -334,64 +510,79 @@ impl Asker {
 
     /// The answer takes that much longer than others do.
     fn needs(&self, span: Duration) {
-        let until = tokio::time::Instant::now() + span + CONNECTION_LIFE;
+        let until = tokio::time::Instant::now() + span + self.span;
         self.life.send_replace(until);
     }
 }
 
 /// One request of one client. A connection of its own costs little on this machine, and no client keeps a place.
-async fn converse(stream: UnixStream, router: Router, _place: OwnedSemaphorePermit) {
-    let (life, end) = watch::channel(tokio::time::Instant::now() + CONNECTION_LIFE);
+async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    (uid, span): (Option<u32>, Duration),
+    router: Router,
+    (_place, served): (OwnedSemaphorePermit, Served),
+) {
+    let (life, end) = tokio::sync::watch::channel(tokio::time::Instant::now() + span);
     let asker = Asker {
-        uid: stream.peer_cred().ok().map(|it| it.uid()),
+        uid,
+        span,
         life: Arc::new(life),
     };
     let router = router.layer(Extension(asker));
-    let served = hyper::server::conn::http1::Builder::new()
+    let conversation = hyper::server::conn::http1::Builder::new()
         .keep_alive(false)
         .timer(TokioTimer::new())
         .header_read_timeout(HEADERS_PATIENCE)
         .max_buf_size(HEADERS_LEN_MAX)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    tokio::pin!(served);
+    tokio::pin!(conversation);
     loop {
         let until = *end.borrow();
-        match tokio::time::timeout_at(until, &mut served).await {
+        match tokio::time::timeout_at(until, &mut conversation).await {
             Ok(Ok(())) => return,
             Ok(Err(error)) => return tracing::debug!(%error, "API connection ended"),
             // Its answer was given more time meanwhile.
             Err(_) if *end.borrow() > until => {}
             Err(_) => {
+                served.cut();
                 return tracing::debug!("API connection cut: its client takes too long");
             }
         }
     }
 }
 
-/// Work beside the control thread, so that signals and other clients are not kept waiting.
+/// Work beside the control thread, whose answer is JSON.
 async fn answer<T: serde::Serialize>(
     state: Arc<ApiState>,
     work: impl FnOnce(&ApiState) -> Result<T, Refused> + Send + 'static,
 ) -> Result<Response, Refused> {
+    let work = |state: &ApiState| work(state).and_then(|answer| answers::to_json(&answer));
+    let answer = beside(state, work).await?;
+    Ok(answers::json_response(StatusCode::OK, answer))
+}
+
+/// Work beside the control thread, so that signals and other clients are not kept waiting.
+async fn beside<T: Send + 'static>(
+    state: Arc<ApiState>,
+    work: impl FnOnce(&ApiState) -> Result<T, Refused> + Send + 'static,
+) -> Result<T, Refused> {
     let permit = state.work.clone().acquire_owned().await;
     let done = tokio::task::spawn_blocking(move || {
         // Kept until the work is done, also when the client has left.
         let _permit = permit;
-        work(&state).and_then(|answer| answers::to_json(&answer))
+        work(&state)
     });
-    match done.await {
-        Ok(answer) => Ok(answers::json_response(StatusCode::OK, answer?)),
-        Err(_) => Err(Refused::failed("the request's work ended by a panic")),
-    }
+    let done = done.await;
+    done.unwrap_or_else(|_| Err(Refused::failed("the request's work ended by a panic")))
 }
 
 type Shared = State<Arc<ApiState>>;
 
 async fn get_status(State(state): Shared) -> Result<Response, Refused> {
     answer(state, |state| {
-        let now = Instant::now();
-        let (live, workers) = (state.live(), state.flow_tables.len());
-        let mut status = views::status(&live, &state.desk, workers, now);
+        let (live, moment) = (state.live(), Moment::now());
+        let readings = Readings::of(state, &live, moment);
+        let mut status = views::status(state, &live, &readings, moment);
         status.prefilter = Some(state.prefilter.summary());
         Ok(status)
     })
@@ -400,7 +591,7 @@ async fn get_status(State(state): Shared) -> Result<Response, Refused> {
 
 async fn get_policy(State(state): Shared) -> Result<Response, Refused> {
     answer(state, |state| {
-        Ok(views::policy(&state.live(), &*state.counts))
+        Ok(views::policy(&state.live(), &*state.dataplane.counts))
     })
     .await
 }
@@ -422,7 +613,8 @@ async fn get_flows(
 ) -> Result<Response, Refused> {
     let Query(query) = query?;
     answer(state, move |state| {
-        flows::list(&state.live(), &state.flow_tables, &query, Instant::now())
+        let tables = &state.dataplane.flow_tables;
+        flows::list(&state.live(), tables, &query, Instant::now())
     })
     .await
 }
@@ -430,14 +622,17 @@ async fn get_flows(
 async fn post_diff(State(state): Shared, request: Request) -> Result<Response, Refused> {
     // Before the body: candidates are large, and a client may send one slowly.
     let place = state.candidates.clone().try_acquire_owned();
-    let place = place.map_err(|_| Refused::busy())?;
+    let place = place.map_err(|_| {
+        state.traffic.crowded();
+        Refused::busy()
+    })?;
     let body: Result<Bytes, BytesRejection> = axum::RequestExt::extract(request).await;
     let request = answers::from_json(&body?)?;
     answer(state, move |state| {
         let _place = place;
         flows::diff(
             &state.live(),
-            &state.flow_tables,
+            &state.dataplane.flow_tables,
             &request,
             state.seed,
             Instant::now(),
@@ -511,7 +706,7 @@ async fn get_trace(
     let peer = peer?.0;
     let Query(query) = query.map_err(|it| Refused::query(&it, "?seconds=60"))?;
     let place = state.followers.clone().try_acquire_owned();
-    let place = place.map_err(|_| Refused::crowded())?;
+    let place = place.map_err(|_| state.crowded())?;
     let recording = paths::record(&state.live(), &state.desk, &peer, query.seconds)?;
     let span = Duration::from_secs(query.seconds.into());
     asker.needs(span);
@@ -524,7 +719,7 @@ async fn get_events(State(state): Shared, query: Query1<EventsQuery>) -> Result<
     let place = match wanted.waits() {
         true => {
             let place = state.followers.clone().try_acquire_owned();
-            Some(place.map_err(|_| Refused::crowded())?)
+            Some(place.map_err(|_| state.crowded())?)
         }
         false => None,
     };
@@ -556,6 +751,9 @@ async fn get_openapi() -> Response {
 #[cfg(test)]
 #[path = "../api_path_tests.rs"]
 mod path_tests;
+#[cfg(test)]
+#[path = "../api_read_tests.rs"]
+mod read_tests;
 #[cfg(test)]
 #[path = "../api_tests.rs"]
 mod tests;

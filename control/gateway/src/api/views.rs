@@ -1,7 +1,7 @@
 //! From what the gateway knows to what answers say.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use patronus_api::{
     CauseView, ConnectionView, Counter, DiagnosticView, DirectionView, EndView, ExplainRequest,
@@ -18,20 +18,26 @@ use patronus_policy::{
 };
 
 use super::answers::Refused;
-use super::{Live, RuleHits};
-use crate::path_desk::PathDesk;
+use super::counting::{Moment, Readings};
+use super::{ApiState, Live, RuleHits, health};
 use crate::policy::{LoadReport, Objects, PolicyInForce};
 
 /// A session older than this carries nothing (WireGuard's `REJECT_AFTER_TIME`).
-const SESSION_LIFE: Duration = Duration::from_secs(180);
+pub const SESSION_LIFE: Duration = Duration::from_secs(180);
 
-pub fn status(live: &Live, desk: &PathDesk, workers: usize, now: Instant) -> StatusResponse {
-    let since_epoch = now.saturating_duration_since(live.snapshot.epoch());
-    let is_up = |at: Duration| since_epoch.saturating_sub(at) <= SESSION_LIFE;
+pub fn status(
+    state: &ApiState,
+    live: &Live,
+    readings: &Readings,
+    moment: Moment,
+) -> StatusResponse {
+    let uptime = moment.uptime(live);
+    let is_up = |at: Duration| uptime.saturating_sub(at) <= SESSION_LIFE;
     let handshakes = live
         .snapshot
         .peers()
         .map(|spec| spec.stats.last_handshake());
+    let peers_up = handshakes.flatten().filter(|at| is_up(*at)).count();
     let mut policy_objects = BTreeMap::new();
     for reference in live.policy.objects.keys() {
         *policy_objects
@@ -41,16 +47,16 @@ pub fn status(live: &Live, desk: &PathDesk, workers: usize, now: Instant) -> Sta
     StatusResponse {
         site: live.site.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        uptime_s: since_epoch.as_secs(),
-        workers,
+        uptime_s: uptime.as_secs(),
+        workers: readings.workers.len(),
         peers: live.snapshot.peers().count(),
-        peers_up: handshakes.flatten().filter(|at| is_up(*at)).count(),
+        peers_up,
         has_policy: live.policy.has_policy,
         policy_generation: live.policy.table.generation(),
         policy_objects,
-        unreachable: desk.unreachable(),
+        unreachable: state.desk.unreachable(),
         prefilter: None,
-        health: None,
+        health: Some(health::of(state, live, readings, peers_up)),
     }
 }
 
@@ -61,10 +67,10 @@ pub fn policy(live: &Live, counts: &dyn RuleHits) -> PolicyResponse {
         rule: rule_ref(&entry.to_ref()),
         hits: counts
             .as_mut()
-            .map(|all| all.remove(&id.number()).unwrap_or_default()),
+            .map(|all| all.remove(&id.number()).unwrap_or_default().counter),
     });
     let rules: Vec<RuleView> = rules.collect();
-    let other_hits = counts.map(|rest| sum(rest.values()));
+    let other_hits = counts.map(|rest| sum(rest.values().map(|it| &it.counter)));
     PolicyResponse {
         has_policy: policy.has_policy,
         generation: policy.table.generation(),
@@ -107,13 +113,17 @@ fn object((reference, object): (&ObjectRef, &Object)) -> ObjectView {
         namespace: reference.namespace.as_ref().map(ToString::to_string),
         name: reference.name.to_string(),
         source: object.source().to_string(),
-        mode: mode.map(|mode| match mode {
-            Mode::Enforce => ModeView::Enforce,
-            Mode::Audit => ModeView::Audit,
-            Mode::Off => ModeView::Off,
-        }),
+        mode: mode.map(mode_view),
         tier: tier.map(str::to_owned),
         priority,
+    }
+}
+
+pub fn mode_view(mode: Mode) -> ModeView {
+    match mode {
+        Mode::Enforce => ModeView::Enforce,
+        Mode::Audit => ModeView::Audit,
+        Mode::Off => ModeView::Off,
     }
 }
 
@@ -305,7 +315,7 @@ fn policy_ref(policy: &PolicyRef) -> PolicyRefView {
     }
 }
 
-fn rule_ref(rule: &RuleRef) -> RuleRefView {
+pub fn rule_ref(rule: &RuleRef) -> RuleRefView {
     RuleRefView {
         policy: policy_ref(&rule.policy),
         direction: match rule.direction {
