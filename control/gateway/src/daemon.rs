@@ -35,7 +35,7 @@ use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
-use crate::prefilter::Prefilter;
+use crate::prefilter::{DeniedEverywhere, Prefilter};
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
 use crate::startup::{self, StartError};
@@ -215,12 +215,15 @@ impl Daemon {
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
         let live = live(&config, &registry, snapshot, in_force.clone());
+        let prefilter = Arc::new(Prefilter::new());
         let desk = PathDesk::new(Workers {
             exchange: exchange.clone(),
             published: Vec::clone(&published),
         });
-        let counts = Box::new(rule_counts.clone());
-        let prefilter = Arc::new(Prefilter::new());
+        let counts = Box::new(DeniedEverywhere {
+            workers: rule_counts.clone(),
+            prefilter: prefilter.clone(),
+        });
         let api_state = ApiState::new(live, flow_tables, counts, desk.clone(), seed)
             .with_prefilter(prefilter.clone());
         let ports = uplinks.ports();
@@ -418,6 +421,7 @@ impl Daemon {
     fn publish(&mut self) {
         let snapshot = self.registry.compile();
         self.forget_receivers();
+        self.publish_to_kernel(&snapshot);
         self.exchange.publish(snapshot.clone());
         let in_force = self.in_force.clone();
         self.api_state
@@ -676,7 +680,8 @@ impl Daemon {
             .iter()
             .map(|mailbox| mailbox.panics.load(Ordering::Relaxed))
             .sum();
-        let denied = self.rule_counts.total();
+        let mut denied = self.rule_counts.total();
+        denied.packets += self.prefilter.denied().values().sum::<u64>();
         let end = Report::new(&counters, self.offload.to_string(), panics, denied)
             .with_prefilter(&self.prefilter.counts());
         self.prefilter.close();
