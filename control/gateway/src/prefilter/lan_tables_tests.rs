@@ -241,7 +241,6 @@ fn who_finds_no_place_is_named() {
         !names.is_empty() && names.iter().all(|it| it.starts_with("pod ")),
         "{names:?}"
     );
-    assert!(names.len() < 300 || overflow.classes.len() > 100);
 }
 
 #[test]
