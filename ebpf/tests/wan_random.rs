@@ -103,6 +103,12 @@ fn assert_user_space_agrees(
     let Some(TransportSlice::Udp(udp)) = parsed.transport else {
         panic!("{said:?} for what is no UDP");
     };
+    if said == WanReason::DropMalformed {
+        // This parser takes 0 for "to the end", the kernel only in IPv6 (`__udp4_lib_rcv`).
+        let is_ipv4 = matches!(parsed.net, Some(NetSlice::Ipv4(_)));
+        assert_eq!((udp.length(), is_ipv4), (0, true));
+        return;
+    }
     let payload = udp.payload();
     let segment = match frame.gso_size as usize {
         0 => payload.len(),
