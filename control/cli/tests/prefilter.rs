@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use common::{Conf, PATIENCE, Pair, Place, can_run, has, output_of, patronus, skip, until};
 use nix::sys::signal::Signal;
-use patronus_api::{PrefilterCommand, PrefilterCommandRequest, PrefilterResponse};
+use patronus_api::{
+    PrefilterCommand, PrefilterCommandRequest, PrefilterResponse, PrefilterSideView,
+    PrefilterStateView,
+};
 use patronus_lab::link::{self, End, Setup};
 use patronus_lab::{Family, Namespace};
 use serde_json::Value;
@@ -480,6 +483,83 @@ fn a_gateway_without_privilege_works_and_says_once_what_is_missing() {
     pair.place_one.configure(&conf);
     let refused = prefilter(&pair.place_one, "attach");
     assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    pair.one.reload();
+    pair.reach();
+    pair.one.stop();
+    pair.two.stop();
+}
+
+/// A policy that lets site 1's host open nothing but port 443.
+const CLOSED: &str = "\
+kind: Pod
+apiVersion: v1
+metadata: {name: one, namespace: lab, labels: {app: one}}
+status: {podIPs: [{ip: 10.1.0.2}]}
+---
+kind: Pod
+apiVersion: v1
+metadata: {name: two, namespace: lab, labels: {app: two}}
+status: {podIPs: [{ip: 10.2.0.2}]}
+---
+kind: NetworkPolicy
+apiVersion: networking.k8s.io/v1
+metadata: {name: closed, namespace: lab}
+spec:
+  podSelector: {matchLabels: {app: one}}
+  policyTypes: [Egress]
+  egress: [{ports: [{port: 443}]}]
+";
+
+#[test]
+fn policy_in_the_kernel_drops_what_the_workers_would_and_is_counted_by_rule() {
+    if !can_filter() {
+        return;
+    }
+    let lan = |on: &str| format!("wan = \"off\"\nlan = \"{on}\"\n");
+    let mut pair = Pair::up(|conf| conf.prefilter = lan("auto"));
+    pair.reach();
+    assert_eq!(hook(&pair.place_one, "site1"), None, "no policy yet");
+    pair.place_one.manifest("closed.yaml", CLOSED);
+    pair.one.reload();
+    let hooks = show(&pair.place_one).hooks;
+    let own = hooks.iter().find(|hook| hook.interface == "site1").unwrap();
+    assert_eq!(own.side, PrefilterSideView::Lan);
+    assert_eq!(own.state, PrefilterStateView::Attached, "{hooks:?}");
+    let shown = prefilter(&pair.place_one, "show");
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let denied = |pair: &Pair| {
+        let (one, two) = pair.sites();
+        let max = Duration::from_secs(1);
+        patronus_lab::traffic::reach(&one.host, two.host_addr(Family::V4), max).is_err()
+    };
+    assert!(denied(&pair));
+    let in_kernel = |pair: &Pair| {
+        let counts = show(&pair.place_one).counts.into_iter();
+        let of_lan = counts.filter(|count| count.side == PrefilterSideView::Lan && count.is_drop);
+        of_lan.map(|count| count.packets).sum::<u64>()
+    };
+    let dropped = in_kernel(&pair);
+    assert!(dropped > 0);
+    let told = pair.place_one.ask(|client| client.policy()).unwrap();
+    let hits = told.rules.iter().filter_map(|rule| rule.hits);
+    let packets: u64 = hits.map(|hits| hits.packets).sum();
+    assert!(
+        packets >= dropped,
+        "{packets} by rule, {dropped} in the kernel"
+    );
+    // The other direction opens connections as ever, and its answers come back.
+    let (one, two) = pair.sites();
+    patronus_lab::traffic::reach(&two.host, one.host_addr(Family::V4), PATIENCE).unwrap();
+
+    // Without it, and without the policy.
+    let mut conf = pair.conf_one.clone();
+    conf.prefilter = lan("off");
+    pair.place_one.configure(&conf);
+    pair.one.reload();
+    assert_eq!(hook(&pair.place_one, "site1"), None);
+    assert!(denied(&pair));
+    pair.place_one.configure(&pair.conf_one);
+    pair.place_one.manifest("closed.yaml", "# nothing\n");
     pair.one.reload();
     pair.reach();
     pair.one.stop();

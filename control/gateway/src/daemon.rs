@@ -41,7 +41,7 @@ use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
-use crate::prefilter::Prefilter;
+use crate::prefilter::{DeniedEverywhere, Prefilter};
 use crate::recorder::{Recorder, history_of};
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
@@ -229,6 +229,7 @@ impl Daemon {
         let (calls_in, calls) = mpsc::channel(1);
         let uapi = UapiSocket::open(&options.uapi_dir, &tun.name, calls_in)?;
         let live = live(&config, &registry, snapshot, in_force.clone());
+        let prefilter = Arc::new(Prefilter::new());
         let desk = PathDesk::new(Workers {
             exchange: exchange.clone(),
             published: Vec::clone(&published),
@@ -236,7 +237,10 @@ impl Daemon {
         let cores = startup::cores(&config.dataplane.pinning, workers);
         let dataplane = Dataplane {
             flow_tables,
-            counts: Box::new(rule_counts.clone()),
+            counts: Box::new(DeniedEverywhere {
+                workers: rule_counts.clone(),
+                prefilter: prefilter.clone(),
+            }),
             facts: Box::new(RunningWorkers {
                 exchange: exchange.clone(),
                 published: Vec::clone(&published),
@@ -247,7 +251,6 @@ impl Daemon {
             metrics: Vec::new(),
         };
         let history = history_of(&config, &base_of(&options.config));
-        let prefilter = Arc::new(Prefilter::new());
         let api_state = ApiState::new(live, dataplane, history, desk.clone(), seed)
             .with_prefilter(prefilter.clone());
         let ports = uplinks.ports();
@@ -486,6 +489,7 @@ impl Daemon {
     fn publish(&mut self) {
         let snapshot = self.registry.compile();
         self.forget_receivers();
+        self.publish_to_kernel(&snapshot);
         self.exchange.publish(snapshot.clone());
         let in_force = self.in_force.clone();
         self.api_state
@@ -755,7 +759,8 @@ impl Daemon {
             .iter()
             .map(|mailbox| mailbox.panics.load(Ordering::Relaxed))
             .sum();
-        let denied = self.rule_counts.total();
+        let mut denied = self.rule_counts.total();
+        denied.packets += self.prefilter.denied().values().sum::<u64>();
         let end = Report::new(&counters, self.offload.to_string(), panics, denied)
             .with_prefilter(&self.prefilter.counts());
         self.prefilter.close();

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use patronus_config::Peer;
+use patronus_engine::Snapshot;
 
 use super::Daemon;
 use crate::in_force::base_of;
@@ -22,11 +23,20 @@ impl Daemon {
         };
         let prefilter = self.prefilter.clone();
         let work = tokio::task::spawn_blocking(move || prefilter.configure(wanted));
-        if work.await.is_err() {
+        let is_done = work.await.is_ok();
+        let snapshot = self.api_state.live().snapshot.clone();
+        self.publish_to_kernel(&snapshot);
+        if !is_done {
             tracing::error!(
                 "pre-filter: its configuration ended by a panic; what is attached goes on: restart the gateway"
             );
         }
+    }
+
+    /// Before the workers get it: what they allow, the kernel allows too then.
+    pub(super) fn publish_to_kernel(&self, snapshot: &Snapshot) {
+        let interface = self.config.site.interface.as_str();
+        self.prefilter.publish(interface, snapshot.policy());
     }
 
     /// Interfaces or routes may have changed.

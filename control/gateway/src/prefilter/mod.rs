@@ -6,6 +6,7 @@
 //! what the maps hold and leaves the links alone.
 
 pub mod interfaces;
+mod lan;
 pub mod lan_tables;
 mod lists;
 mod orders;
@@ -23,6 +24,8 @@ use patronus_ebpf::{
     WanConfig, WanFilter,
 };
 
+pub use lan::DeniedEverywhere;
+use lan::Lan;
 use lists::BlockLists;
 
 /// The pre-filter. Its calls may take milliseconds, and some tenths of a second with long block lists.
@@ -59,6 +62,7 @@ struct Inner {
     receivers: Option<Vec<u32>>,
     /// What the kernel refused of the settings last.
     refused_setting: Option<String>,
+    lan: Lan,
 }
 
 /// An interface that the filter should be on.
@@ -162,6 +166,7 @@ impl Prefilter {
     /// Takes everything off, at the gateway's end.
     pub fn close(&self) {
         let mut inner = self.lock();
+        inner.lan.close();
         inner.guarded.clear();
         inner.wanted = Wanted {
             settings: PrefilterSettings {

@@ -20,22 +20,24 @@ impl Prefilter {
             wan: settings.wan.word().to_owned(),
             lan: settings.lan.word().to_owned(),
             unavailable: inner.unavailable.clone(),
-            hooks: inner.hooks(now),
+            hooks: inner.all_hooks(now),
             bogons: settings.bogons,
             known_receivers: settings.known_receivers,
             initiations_per_second: settings.initiations.per_second(),
             initiations_burst: settings.initiations.burst(),
             block_lists: inner.lists.views(),
             counts: inner.counts(),
-            policy: None,
+            policy: inner.lan.policy(),
         }
     }
 
     /// The one line of `patronus status`.
     pub fn summary(&self) -> PrefilterSummary {
         let inner = self.lock();
-        let hooks = inner.hooks(Instant::now());
-        let dropped = inner.stats().map_or(0, |stats| stats.dropped().packets);
+        let hooks = inner.all_hooks(Instant::now());
+        let counts = inner.counts();
+        let drops = counts.iter().filter(|count| count.is_drop);
+        let dropped = drops.map(|count| count.packets).sum();
         PrefilterSummary {
             is_complete: inner.unavailable.is_none() && !hooks.iter().any(|it| it.state.is_fault()),
             text: inner.text(&hooks),
@@ -55,7 +57,7 @@ impl Inner {
         self.filter.as_ref()?.stats().ok()
     }
 
-    fn hooks(&self, now: Instant) -> Vec<PrefilterHookView> {
+    pub(super) fn hooks(&self, now: Instant) -> Vec<PrefilterHookView> {
         let hooks = self.guarded.iter();
         hooks
             .map(|(name, guarded)| {
@@ -67,15 +69,14 @@ impl Inner {
     fn counts(&self) -> Vec<PrefilterCountView> {
         let stats = self.stats();
         let reasons = stats.iter().flat_map(WanStats::reasons);
-        reasons
-            .map(|(reason, count)| PrefilterCountView {
-                side: PrefilterSideView::Wan,
-                reason: reason.as_str().to_owned(),
-                is_drop: reason.is_drop(),
-                packets: count.packets,
-                bytes: count.bytes,
-            })
-            .collect()
+        let wan = reasons.map(|(reason, count)| PrefilterCountView {
+            side: PrefilterSideView::Wan,
+            reason: reason.as_str().to_owned(),
+            is_drop: reason.is_drop(),
+            packets: count.packets,
+            bytes: count.bytes,
+        });
+        wan.chain(self.lan.counts()).collect()
     }
 
     /// `tcx on eth0, wwan0`, `off`, `not available: …`
