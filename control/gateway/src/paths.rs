@@ -73,6 +73,7 @@ impl PathPlan {
             profile: PathProfile {
                 name: path_name(&planned.uplink.name, remote, remotes),
                 uplink: planned.id.0,
+                remote: None,
                 cost: planned.uplink.cost.saturating_add(cost),
                 capacity_bps: planned.uplink.up.map(|rate| rate.bps()),
                 is_metered: planned.uplink.is_metered,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use patronus_packet::{Door, Endpoint};
-use patronus_path::Hello;
-use patronus_path::message::Kind;
+use patronus_path::message::{HELLO_LEN, Kind};
+use patronus_path::{Hello, Order};
 use patronus_tunnel::lanes::{Control, MESSAGE_LEN_MAX, Negotiation};
 use patronus_tunnel::message::DATA_OVERHEAD;
 use patronus_tunnel::{Identity, PublicKey, WorkerId};
@@ -231,8 +231,9 @@ pub(crate) fn no_packet(
     let plaintext = &engine.tun_out.room()[..len];
     if Hello::is_hello(plaintext) {
         let hello = Hello::parse(plaintext);
+        let order = Order::parse(&plaintext[len.min(HELLO_LEN)..]);
         match hello {
-            Ok(hello) => on_hello(engine, slot, endpoint, &hello, len, now),
+            Ok(hello) => on_hello(engine, slot, endpoint, (&hello, order), len, now),
             Err(_) => engine.counters.drop(DropReason::ControlMalformed, 1),
         }
         return;
@@ -270,7 +271,7 @@ fn on_hello(
     engine: &mut Engine,
     slot: Slot,
     endpoint: &Endpoint,
-    hello: &Hello,
+    (hello, order): (&Hello, Option<Order>),
     len: usize,
     now: Instant,
 ) {
@@ -285,7 +286,7 @@ fn on_hello(
     engine.counters.consumed += 1;
     engine.counters.hellos_received += 1;
     match is_main {
-        true => path_machine::on_hello(engine, slot, endpoint, hello, len, now),
+        true => path_machine::on_hello(engine, slot, endpoint, (hello, order), len, now),
         false => lane_paths::on_hello(peer, endpoint, hello),
     }
 }

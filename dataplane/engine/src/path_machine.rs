@@ -17,7 +17,7 @@ use std::collections::BinaryHeap;
 use std::time::{Duration, Instant};
 
 use patronus_packet::Endpoint;
-use patronus_path::message::{HELLO_LEN, Kind};
+use patronus_path::message::{HELLO_LEN, Kind, ORDER_LEN, Order};
 use patronus_path::trace::Line;
 use patronus_path::{
     Arrival, CLASSES_MAX, ClassId, Command, Hello, Observation, PATHS_MAX, PathIndex, PathState,
@@ -257,7 +257,7 @@ pub(crate) fn on_hello(
     engine: &mut Engine,
     slot: Slot,
     endpoint: &Endpoint,
-    hello: &Hello,
+    (hello, order): (&Hello, Option<Order>),
     len: usize,
     now: Instant,
 ) {
@@ -279,6 +279,9 @@ pub(crate) fn on_hello(
             count(engine, slot, paths, path, time);
         }
         let path = paths.prober.handle_hello(&arrival, hello, len, time);
+        if let (Some(order), Some(_), Kind::Hello) = (order, path, hello.kind) {
+            paths.prober.handle_order(hello, &order);
+        }
         let known = path.and_then(|path| paths.peer_numbers.get_mut(path.as_usize()));
         if let Some(number) = known
             && *number != hello.path
@@ -634,6 +637,7 @@ fn see(
         | Observation::Data(..)
         | Observation::Metrics(..)
         | Observation::PeerChoice(..)
+        | Observation::PeerOrder(..)
         | Observation::Load(..)
         | Observation::Command(_) => {}
     }
@@ -671,6 +675,11 @@ fn transmit(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant
         let len = transmit.len.clamp(HELLO_LEN, TRANSMIT_MAX);
         let plaintext = &mut engine.hello_room[..len];
         transmit.hello.write(plaintext);
+        let behind = &mut plaintext[HELLO_LEN..];
+        match transmit.order.filter(|_| behind.len() >= ORDER_LEN) {
+            Some(order) => order.write(behind),
+            None => behind.fill(0),
+        }
         let room = engine.udp_out.room();
         let sealed = match paths.prober.is_answered() {
             true => peer.tunnel.seal(plaintext, room, now),

@@ -120,6 +120,7 @@ fn sole_path(snapshot: &Snapshot, endpoint: &Endpoint, has_several: bool) -> Pat
         profile: PathProfile {
             name: format!("{}-{}", uplink.name, endpoint.remote),
             uplink: uplink.uplink,
+            remote: None,
             cost: uplink.cost,
             capacity_bps: uplink.up_bps,
             is_metered: uplink.is_metered,

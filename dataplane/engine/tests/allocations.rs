@@ -184,6 +184,7 @@ fn measure_paths(site: &mut Site, other: SocketAddr, now: Instant) {
         profile: PathProfile {
             name: format!("wan{uplink}"),
             uplink,
+            remote: None,
             cost: 0,
             capacity_bps: None,
             is_metered: false,

@@ -29,8 +29,8 @@ pub mod trace;
 mod train;
 
 pub use class::{Bounds, ClassConfig, Scoring};
-pub use ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex};
-pub use message::Hello;
+pub use ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex, Ranking};
+pub use message::{Hello, Order};
 pub use metrics::{Bandwidth, BandwidthSource, LossWindows, PathMetrics, PathState, StateReason};
 pub use observation::{Command, Direction, Observation};
 pub use prober::{

@@ -3,7 +3,11 @@
 //! It is the plaintext of a WireGuard data message on the path that it measures; its first nibble is neither 4 nor 6, so
 //! a stock peer drops it as no IP packet. The layout is in `docs/protocol/hello.md`.
 
+mod order;
+
 use crate::metrics::{PathState, StateReason};
+
+pub use order::{ORDER_LEN, Order};
 
 /// Bytes of a hello without padding.
 pub const HELLO_LEN: usize = 96;

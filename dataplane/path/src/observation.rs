@@ -1,8 +1,10 @@
 //! What the selector is told: the only way in, so that recording it is recording everything.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{ClassId, PathIndex};
+use crate::ids::{ClassId, PathIndex, Ranking};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 
 /// Which way, seen from here.
@@ -22,6 +24,9 @@ pub struct PathProfile {
     pub name: String,
     /// Number of the local uplink, for the classes' preference.
     pub uplink: u8,
+    /// The peer's address, as the prober has it: paths to one address are likely to die together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<IpAddr>,
     /// The operator's cost: lower is better.
     pub cost: u16,
     /// Configured capacity towards the peer, in bits per second.
@@ -68,6 +73,8 @@ pub enum Observation {
     Metrics(PathIndex, Box<PathMetrics>),
     /// The path on which the peer sends that class.
     PeerChoice(ClassId, PathIndex),
+    /// In which order a peer that leads would take the paths for that class; empty where it does not say.
+    PeerOrder(ClassId, Ranking),
     /// Bits per second that a class sends.
     Load(ClassId, f64),
     /// The operator says.

@@ -194,7 +194,7 @@ impl Path {
             remote: origin.remote,
             local: None,
             configured: origin.is_configured.then_some(origin.remote),
-            profile: origin.profile,
+            profile: with_remote(origin.profile, &origin.remote),
             cadence,
             rx_capacity_bps: origin.rx_capacity_bps,
             moves: 0,
@@ -240,8 +240,9 @@ impl Path {
         self.rx_capacity_bps = origin.rx_capacity_bps;
         self.mtu.set_full(origin.inner_mtu);
         self.pace(now);
-        let is_changed = self.profile != origin.profile;
-        self.profile = origin.profile;
+        let profile = with_remote(origin.profile, &self.remote);
+        let is_changed = self.profile != profile;
+        self.profile = profile;
         is_changed
     }
 
@@ -340,6 +341,7 @@ impl Path {
     /// The peer's end of the path is elsewhere: a NAT on the way forgot it, or the peer moved.
     pub(crate) fn follow(&mut self, arrival: &Arrival) {
         self.remote = arrival.remote;
+        self.profile.remote = Some(self.remote.ip().to_canonical());
         self.moves += 1;
     }
 
@@ -555,6 +557,14 @@ impl Path {
 /// Address and port; not a flow label, which IPv6 may change.
 pub(crate) fn is_same_end(one: &SocketAddr, other: &SocketAddr) -> bool {
     one.port() == other.port() && one.ip().to_canonical() == other.ip().to_canonical()
+}
+
+/// A profile that says where the path leads.
+fn with_remote(profile: PathProfile, remote: &SocketAddr) -> PathProfile {
+    PathProfile {
+        remote: Some(remote.ip().to_canonical()),
+        ..profile
+    }
 }
 
 /// A cadence that can be kept.

@@ -6,8 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crate::dice::Dice;
-use crate::ids::{PATHS_MAX, PathIndex};
-use crate::message::{Hello, Kind};
+use crate::ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex, Ranking};
+use crate::message::{HELLO_LEN, Hello, Kind, ORDER_LEN, Order};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 use crate::observation::{Observation, PathProfile};
 use crate::outbox::Outbox;
@@ -110,6 +110,8 @@ pub struct Transmit {
     pub path: PathIndex,
     /// What.
     pub hello: Hello,
+    /// What follows the hello.
+    pub order: Option<Order>,
     /// Length of the plaintext with padding, in bytes.
     pub len: usize,
 }
@@ -130,6 +132,14 @@ pub struct Prober {
     faults: Vec<(u8, StateReason)>,
     /// Of the newest hello: the peer's run, when it was sent, and which of our paths are broken at its end.
     peer_faults: Option<(u16, u64, u16)>,
+    /// By class: in which order this site would take the paths, for the peer to know.
+    orders: [Ranking; CLASSES_MAX],
+    /// The class whose order is told next.
+    turn: usize,
+    /// By class: in which order the peer would take them, in our numbers.
+    peer_orders: [Ranking; CLASSES_MAX],
+    /// The peer's run and the time of the newest hello that had one.
+    ordered: Option<(u16, u64)>,
     sessions_unanswered: u32,
     starved: u64,
     /// Up to then lateness is forgiven.
@@ -158,6 +168,10 @@ impl Prober {
             outbox: Outbox::new(),
             faults: Vec::new(),
             peer_faults: None,
+            orders: Default::default(),
+            turn: 0,
+            peer_orders: Default::default(),
+            ordered: None,
             sessions_unanswered: 0,
             starved: 0,
             forgiven: now,
@@ -288,6 +302,47 @@ impl Prober {
         }
     }
 
+    /// In which order each class would take the paths, where the peer should know: a site that leads tells it behind its
+    /// hellos, class by class, those that differ first.
+    pub fn set_orders(&mut self, orders: &[Ranking; CLASSES_MAX]) {
+        let pairs = self.orders.iter().zip(orders);
+        if let Some(changed) = pairs.into_iter().position(|(old, new)| old != new) {
+            self.orders = *orders;
+            self.turn = changed;
+        }
+    }
+
+    /// What followed a hello that [`handle_hello`](Self::handle_hello) took for one of a path.
+    pub fn handle_order(&mut self, hello: &Hello, order: &Order) {
+        let run = (hello.instance >> 16) as u16;
+        let is_same_run = self.ordered.is_some_and(|(known, _)| known == run);
+        let is_late = |(_, sent_at_ns)| sent_at_ns > hello.sent_at_ns;
+        if is_same_run && self.ordered.is_some_and(is_late) {
+            return;
+        }
+        self.ordered = Some((run, hello.sent_at_ns));
+        // In our numbers, as far as they are known.
+        let paths = order.paths.iter().flat_map(|theirs| {
+            let number = u16::from(theirs.0) + 1;
+            let ours = self.paths.iter().enumerate();
+            ours.filter(move |(_, path)| path.as_ref().is_some_and(|it| it.peer_path() == number))
+        });
+        let paths = Ranking::new(paths.map(|(at, _)| index(at)));
+        for class in 0..CLASSES_MAX {
+            let told = match order.classes >> class & 1 == 1 {
+                true => paths,
+                false if is_same_run => continue,
+                // What another run said is over.
+                false => Ranking::default(),
+            };
+            if self.peer_orders[class] != told {
+                self.peer_orders[class] = told;
+                let class = ClassId(class as u8);
+                self.outbox.push(Observation::PeerOrder(class, told));
+            }
+        }
+    }
+
     /// An operator drains a path, or does not any more: the peer is told, and leaves it too.
     ///
     /// Not to be called for a drain that the peer asked for, which comes as [`Observation::Command`]: both would keep
@@ -364,7 +419,28 @@ impl Prober {
     pub fn poll_transmit(&mut self, now: Time) -> Option<Transmit> {
         let (shared, dice, outbox) = (&self.shared, &mut self.dice, &mut self.outbox);
         let mut paths = self.paths.iter_mut().flatten();
-        paths.find_map(|path| path.poll_transmit(shared, dice, now, outbox))
+        let mut transmit = paths.find_map(|path| path.poll_transmit(shared, dice, now, outbox))?;
+        if transmit.hello.kind == Kind::Hello && self.shared.is_answered {
+            transmit.order = self.next_order();
+            if transmit.order.is_some() {
+                transmit.len = HELLO_LEN + ORDER_LEN;
+            }
+        }
+        Some(transmit)
+    }
+
+    /// The order whose turn it is, with all classes that have it.
+    fn next_order(&mut self) -> Option<Order> {
+        let turns = (0..CLASSES_MAX).map(|ahead| (self.turn + ahead) % CLASSES_MAX);
+        let at = turns
+            .into_iter()
+            .find(|class| !self.orders[*class].is_empty())?;
+        let paths = self.orders[at];
+        let has_it = |class: &usize| self.orders[*class] == paths;
+        let classes = (0..CLASSES_MAX).filter(has_it);
+        let classes = classes.fold(0, |all, class| all | 1 << class);
+        self.turn = (at + 1) % CLASSES_MAX;
+        Some(Order { classes, paths })
     }
 
     /// The next thing to tell the selector.

@@ -21,14 +21,14 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::class::{Bounds, ClassConfig, ClassError};
-use crate::ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex};
+use crate::ids::{CLASSES_MAX, ClassId, PATHS_MAX, PathIndex, Ranking};
 use crate::metrics::{PathMetrics, PathState, StateReason};
 use crate::observation::{Command, Direction, Observation, PathProfile};
 use crate::record::{Candidate, Decision};
 use crate::time::Time;
 use entry::{Entry, PENALTY_VIOLATION, TIER_DOWN};
 use motion::Motion;
-use ordering::{Field, Preference, Standing};
+use ordering::{Field, Kinship, Levels, Preference, Standing};
 use rules::Hold;
 
 /// What a selector is told when it is made.
@@ -86,6 +86,12 @@ struct Class {
     pin: Option<Pin>,
     /// The path on which the peer sends it.
     peer: Option<PathIndex>,
+    /// In which order the peer would take the paths, where it leads.
+    #[serde(default)]
+    told: Ranking,
+    /// By path: which ones are equal but for noise.
+    #[serde(default)]
+    levels: Levels,
     /// When it followed the peer last.
     followed_at: Option<Time>,
     /// The path that has been better, since when.
@@ -202,6 +208,7 @@ impl Selector {
             }
             Observation::Metrics(path, metrics) => self.see_metrics(*path, metrics),
             Observation::PeerChoice(class, path) => self.see_peer(*class, *path),
+            Observation::PeerOrder(class, order) => self.see_order(*class, *order),
             Observation::Load(class, bps) => self.see_load(*class, *bps),
             Observation::Command(command) => self.see_command(*command),
         };
@@ -270,6 +277,24 @@ impl Selector {
             bits |= next.map_or(0, |path| 1 << path.0);
         }
         bits
+    }
+
+    /// In which order each class would take its usable paths, for a peer that follows; empty where this site does not
+    /// lead, and where there is no choice: when one of two paths dies, both ends know where to go.
+    pub fn orders(&self) -> [Ranking; CLASSES_MAX] {
+        let mut orders = [Ranking::default(); CLASSES_MAX];
+        let usable = self.paths.iter().flatten().filter(|it| it.is_usable());
+        if !self.config.leads || usable.count() < ORDERED_MIN {
+            return orders;
+        }
+        for (number, order) in orders.iter_mut().enumerate() {
+            if number < self.config.classes.len() {
+                let field = self.field(number, self.now);
+                let usable = field.all().iter().filter(|standing| standing.is_usable());
+                *order = Ranking::new(usable.map(Standing::index));
+            }
+        }
+        orders
     }
 
     /// Every path as a class sees it, best first.
@@ -468,6 +493,14 @@ impl Selector {
         true
     }
 
+    fn see_order(&mut self, class: ClassId, order: Ranking) -> bool {
+        let Some(class) = self.classes.get_mut(class.as_usize()) else {
+            return false;
+        };
+        class.told = order;
+        true
+    }
+
     fn see_load(&mut self, class: ClassId, bps: f64) -> bool {
         let Some(class) = self.classes.get_mut(class.as_usize()) else {
             return false;
@@ -609,6 +642,9 @@ impl Selector {
             path: number.0,
             tier: entry.tier(class),
             is_draining: entry.is_draining(),
+            told: self.told_place(class, number),
+            level: 0,
+            kinship: self.kinship(class, number),
             preference: Preference {
                 place: place.map_or(u8::MAX, |place| place as u8),
                 cost: entry.profile.cost,
@@ -620,7 +656,35 @@ impl Selector {
     }
 
     fn field(&self, class: usize, now: Time) -> Field {
-        Field::new((0..PATHS_MAX).filter_map(|path| self.stand(class, path, now)))
+        let standings = (0..PATHS_MAX).filter_map(|path| self.stand(class, path, now));
+        Field::new(standings, &self.classes[class].levels)
+    }
+
+    /// A path's place in the order that the peer told; the last for all where this site leads.
+    fn told_place(&self, class: usize, path: PathIndex) -> u8 {
+        let place = match self.config.leads {
+            true => None,
+            false => self.classes[class].told.place(path),
+        };
+        place.unwrap_or(u8::MAX)
+    }
+
+    /// What a path has in common with the one that the class uses.
+    fn kinship(&self, class: usize, path: PathIndex) -> Kinship {
+        let in_use = self.routes[class].path;
+        if in_use == Some(path) {
+            return Kinship::Same;
+        }
+        let ends = |path: PathIndex| Some(&self.entry(path)?.profile);
+        let Some((used, other)) = in_use.and_then(ends).zip(ends(path)) else {
+            return Kinship::None;
+        };
+        let is_one_remote = used.remote.is_some() && used.remote == other.remote;
+        match (used.uplink == other.uplink, is_one_remote) {
+            (false, false) => Kinship::None,
+            (true, true) => Kinship::BothEnds,
+            (true, false) | (false, true) => Kinship::OneEnd,
+        }
     }
 }
 
@@ -630,5 +694,7 @@ fn leads_alone() -> bool {
 }
 
 const NS_PER_MS: f64 = 1e6;
+/// So many paths there must be for a choice between others than the one that dies.
+const ORDERED_MIN: usize = 3;
 /// The host drains after each call, which decides once per class: this is for one that forgets.
 const DECISIONS_MAX: usize = 64;

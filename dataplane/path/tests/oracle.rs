@@ -10,7 +10,7 @@ use patronus_path::record::Candidate;
 use patronus_path::trace::{Line, VERSION, replay};
 use patronus_path::{
     ClassConfig, ClassId, Command, Decision, Direction, LossWindows, Observation, PathIndex,
-    PathMetrics, PathState, Selector, SelectorConfig, StateReason, Time,
+    PathMetrics, PathState, Ranking, Selector, SelectorConfig, StateReason, Time,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -61,6 +61,9 @@ fn step() -> impl Strategy<Value = Step> {
         }),
         1 => path().prop_map(Observation::Gone),
         2 => ((0..CLASSES), path()).prop_map(|(class, path)| Observation::PeerChoice(ClassId(class), path)),
+        2 => ((0..CLASSES), vec(path(), 0..5)).prop_map(|(class, paths)| {
+            Observation::PeerOrder(ClassId(class), Ranking::new(paths))
+        }),
         1 => ((0..CLASSES), 0.0..1e8).prop_map(|(class, bps)| Observation::Load(ClassId(class), bps)),
     ];
     prop_oneof![
@@ -200,14 +203,32 @@ impl Life {
                 route.share == 256 || route.leaving.is_some() || route.path.is_none(),
                 "{route:?}"
             );
-            let by_model = ordered(
-                &candidates,
-                |path| self.selector.is_draining(path),
-                &self.profiles(class),
-            );
-            let order: Vec<PathIndex> = candidates.iter().map(|it| it.path).collect();
-            assert_eq!(order, by_model, "{candidates:#?}");
+            let model = Model {
+                profiles: self.profiles(class),
+                told: self.told(class),
+            };
+            for (at, left) in candidates.iter().enumerate() {
+                for right in &candidates[at + 1..] {
+                    assert!(
+                        model.may_precede(left, right, is_draining),
+                        "{left:#?} is before {right:#?}: {model:?}"
+                    );
+                }
+            }
         }
+    }
+
+    /// The order that the peer told last, where this site follows.
+    fn told(&self, class: ClassId) -> Ranking {
+        if self.selector.config().leads {
+            return Ranking::default();
+        }
+        let lines = self.lines.iter().rev();
+        let told = lines.filter_map(|line| match line {
+            Line::Seen(_, Observation::PeerOrder(about, order)) if *about == class => Some(*order),
+            _ => None,
+        });
+        told.into_iter().next().unwrap_or_default()
     }
 
     /// Place among the preferred uplinks and cost of every path, as told.
@@ -231,45 +252,46 @@ impl Life {
     }
 }
 
-/// The order by its definition: whoever is beaten by fewer comes first.
-fn ordered(
-    candidates: &[Candidate],
-    is_draining: impl Fn(PathIndex) -> bool,
-    profiles: &[(PathIndex, (usize, u16))],
-) -> Vec<PathIndex> {
-    let preference = |path: PathIndex| {
-        let found = profiles.iter().find(|(known, _)| *known == path);
-        found.expect("every candidate was told").1
-    };
-    let beats = |left: &Candidate, right: &Candidate| {
-        let usable = |it: &Candidate| it.tier < 4;
-        if usable(left) != usable(right) {
-            return usable(left);
+/// The order by its definition.
+#[derive(Debug)]
+struct Model {
+    /// Place among the preferred uplinks and cost of every path.
+    profiles: Vec<(PathIndex, (usize, u16))>,
+    /// What the peer said, where it leads.
+    told: Ranking,
+}
+
+impl Model {
+    /// Whether one path may be before another one: where what was told and configured leaves it open, none is before one
+    /// that is clearly better and no slower.
+    fn may_precede(
+        &self,
+        left: &Candidate,
+        right: &Candidate,
+        is_draining: impl Fn(&Candidate) -> bool,
+    ) -> bool {
+        let preference = |path: PathIndex| {
+            let found = self.profiles.iter().find(|(known, _)| *known == path);
+            found.expect("every candidate was told").1
+        };
+        let key = |it: &Candidate| {
+            (
+                it.tier >= 4,
+                is_draining(it),
+                it.tier,
+                self.told.place(it.path).unwrap_or(u8::MAX),
+                preference(it.path),
+            )
+        };
+        match key(left).cmp(&key(right)) {
+            Ordering::Less => true,
+            Ordering::Greater => false,
+            Ordering::Equal => {
+                let rtt_ms = |it: &Candidate| it.rtt_ms.unwrap_or(0.0);
+                right.score <= left.score + 5.0 || rtt_ms(right) > rtt_ms(left)
+            }
         }
-        if is_draining(left.path) != is_draining(right.path) {
-            return is_draining(right.path);
-        }
-        if left.tier != right.tier {
-            return left.tier < right.tier;
-        }
-        if preference(left.path) != preference(right.path) {
-            return preference(left.path) < preference(right.path);
-        }
-        match left.score.total_cmp(&right.score) {
-            Ordering::Less => false,
-            Ordering::Greater => true,
-            Ordering::Equal => left.path < right.path,
-        }
-    };
-    let mut ranked: Vec<(usize, PathIndex)> = candidates
-        .iter()
-        .map(|it| {
-            let beaten_by = candidates.iter().filter(|other| beats(other, it)).count();
-            (beaten_by, it.path)
-        })
-        .collect();
-    ranked.sort_unstable();
-    ranked.into_iter().map(|(_, path)| path).collect()
+    }
 }
 
 proptest! {

@@ -94,6 +94,7 @@ fn set_roles(paths: &mut PeerPaths, ways: &Ways, time: Time) {
             }
         }
     }
+    paths.prober.set_orders(&paths.selector.orders());
     let roles = (classes, paths.selector.standby());
     if roles != paths.roles {
         paths.roles = roles;

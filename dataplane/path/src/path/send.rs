@@ -56,6 +56,7 @@ impl Path {
         Transmit {
             path: self.index,
             hello,
+            order: None,
             len,
         }
     }

@@ -132,6 +132,7 @@ impl Prober {
             profile: PathProfile {
                 name,
                 uplink,
+                remote: None,
                 cost: known.map_or(0, |known| known.cost),
                 capacity_bps: known.and_then(|known| known.up_bps),
                 is_metered: known.is_some_and(|known| known.is_metered),

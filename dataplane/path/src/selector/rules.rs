@@ -64,6 +64,7 @@ impl Selector {
 
     fn decide(&mut self, class: usize) {
         let field = self.field(class, self.now);
+        self.classes[class].levels = field.levels(&self.classes[class].levels);
         let hold = self.hold(class, &field);
         self.classes[class].hold = hold;
         if let Some(plan) = self.plan(class, &field) {

@@ -363,6 +363,7 @@ pub fn profile(uplink: u8, cost: u16) -> PathProfile {
     PathProfile {
         name: format!("wan{uplink}"),
         uplink,
+        remote: None,
         cost,
         capacity_bps: None,
         is_metered: false,

@@ -12,12 +12,15 @@ use patronus_path::message::{HELLO_LEN, Kind};
 use patronus_path::observation::PathProfile;
 use patronus_path::prober::UplinkProfile;
 use patronus_path::{
-    Arrival, Cadence, Direction, Hello, Observation, PathCounters, PathIndex, PathSpec, PathState,
-    Prober, ProberConfig, StateReason, Time,
+    Arrival, Cadence, ClassConfig, Decision, Direction, Hello, Observation, Order, PATHS_MAX,
+    PathCounters, PathIndex, PathSpec, PathState, Prober, ProberConfig, Selector, SelectorConfig,
+    StateReason, Time,
 };
 
 pub const ACTIVE: Duration = Duration::from_millis(50);
 pub const PORT: u16 = 51820;
+/// What may say something: a hello, and what may follow it.
+const HEAD: usize = HELLO_LEN + 16;
 /// WireGuard, UDP and IPv4 around a plaintext.
 pub const OVERHEAD: usize = 60;
 
@@ -67,7 +70,7 @@ impl Default for Link {
 
 #[derive(Clone, Debug)]
 enum Parcel {
-    Message([u8; HELLO_LEN], usize),
+    Message([u8; HEAD], usize),
     Data(usize),
 }
 
@@ -85,6 +88,10 @@ pub struct Site {
     pub sent: BTreeMap<u8, u64>,
     pub sent_log: Vec<(Time, PathIndex, Kind, usize)>,
     pub calls: u64,
+    /// Decides what it sends where, as the engine has it; without one the test says so.
+    pub selector: Option<Selector>,
+    pub decisions: Vec<Decision>,
+    roles: ([u8; PATHS_MAX], u16),
 }
 
 pub struct World {
@@ -130,6 +137,7 @@ pub fn spec(uplink: u8, remote: SocketAddr) -> PathSpec {
         profile: PathProfile {
             name: format!("wan{uplink}-{}", remote.ip()),
             uplink,
+            remote: None,
             cost: 10,
             capacity_bps: Some(1e9),
             is_metered: false,
@@ -161,6 +169,21 @@ impl Site {
             sent: BTreeMap::new(),
             sent_log: Vec::new(),
             calls: 0,
+            selector: None,
+            decisions: Vec::new(),
+            roles: Default::default(),
+        }
+    }
+
+    /// One that decides by itself.
+    pub fn deciding(config: ProberConfig, leads: bool, seed: u64, now: Time) -> Self {
+        let selector = SelectorConfig {
+            leads,
+            ..SelectorConfig::new(ClassConfig::defaults())
+        };
+        Self {
+            selector: Some(Selector::new(selector, now)),
+            ..Self::new(config, seed, now)
         }
     }
 
@@ -197,23 +220,71 @@ impl Site {
 
     fn drain(&mut self, now: Time, keeps_log: bool) -> Vec<(Arrival, Vec<u8>)> {
         let mut out = Vec::new();
+        while self.decide(now, keeps_log) {}
         while let Some(transmit) = self.prober.poll_transmit(now) {
             let ends = self.prober.ends(transmit.path).unwrap();
             assert!(transmit.len >= HELLO_LEN);
             let mut bytes = vec![0; transmit.len];
             transmit.hello.write(&mut bytes);
+            if let Some(order) = transmit.order {
+                order.write(&mut bytes[HELLO_LEN..]);
+            }
             *self.sent.entry(transmit.hello.kind as u8).or_default() += 1;
             self.sent_log
                 .push((now, transmit.path, transmit.hello.kind, transmit.len));
             out.push((ends, bytes));
             assert!(out.len() < 1000, "it never ends");
         }
+        while self.decide(now, keeps_log) {}
+        out
+    }
+
+    /// Takes what was seen, and tells the prober what follows; whether there was something.
+    fn decide(&mut self, now: Time, keeps_log: bool) -> bool {
+        let (mut saw, mut is_news) = (false, false);
         while let Some(seen) = self.prober.poll_observation() {
+            saw = true;
+            is_news |= !matches!(
+                seen,
+                Observation::Rtt(..)
+                    | Observation::Probe(..)
+                    | Observation::Deviation(..)
+                    | Observation::Data(..)
+            );
+            if let Some(selector) = &mut self.selector {
+                selector.observe(&seen, now);
+            }
             if keeps_log {
                 self.log.push((now, seen));
             }
         }
-        out
+        let Some(selector) = &mut self.selector else {
+            return false;
+        };
+        if selector.poll_timeout().is_some_and(|at| at <= now) {
+            selector.handle_timeout(now);
+            is_news = true;
+        }
+        while let Some(decision) = selector.poll_decision() {
+            self.decisions.push(decision);
+            is_news = true;
+        }
+        if !is_news {
+            return saw;
+        }
+        let mut roles = ([0; PATHS_MAX], selector.standby());
+        for (class, route) in selector.routes().iter().enumerate() {
+            for path in [route.path, route.leaving].into_iter().flatten() {
+                roles.0[path.as_usize()] |= 1 << class;
+            }
+        }
+        if self.roles != roles {
+            self.roles = roles;
+            self.prober.set_roles(&roles.0, roles.1, now);
+            saw = true;
+        }
+        self.prober.set_orders(&selector.orders());
+        saw
     }
 
     fn count(&mut self, now: Time) {
@@ -231,6 +302,11 @@ impl World {
 
     pub fn with(a: ProberConfig, b: ProberConfig, uplinks: u8, link: &Link, seed: u64) -> Self {
         let now = Time(1_000_000_000);
+        let sites = [Site::new(a, seed, now), Site::new(b, seed ^ 0xb, now)];
+        Self::of(sites, uplinks, link, seed, now)
+    }
+
+    pub fn of(sites: [Site; 2], uplinks: u8, link: &Link, seed: u64, now: Time) -> Self {
         let mut links = BTreeMap::new();
         for site in 0..2 {
             for from in 0..uplinks {
@@ -241,7 +317,7 @@ impl World {
         }
         Self {
             now,
-            sites: [Site::new(a, seed, now), Site::new(b, seed ^ 0xb, now)],
+            sites,
             links,
             flying: BinaryHeap::new(),
             parcels: BTreeMap::new(),
@@ -337,6 +413,8 @@ impl World {
                     .poll_timeout()
                     .map(|at| at.max(site.asleep_until)),
             );
+            let selector = site.selector.as_ref();
+            times.extend(selector.and_then(Selector::poll_timeout));
             times.extend(site.traffic.map(|_| site.next_data));
         }
         times.into_iter().min()
@@ -356,6 +434,11 @@ impl World {
         for site in 0..2 {
             self.send_data(site);
             let this = &mut self.sites[site];
+            let selector = this.selector.as_ref().and_then(Selector::poll_timeout);
+            if selector.is_some_and(|at| at <= now) {
+                self.drain(site);
+            }
+            let this = &mut self.sites[site];
             if this.prober.poll_timeout().is_some_and(|at| at <= now) && now >= this.asleep_until {
                 this.count(now);
                 this.prober.handle_timeout(now);
@@ -371,7 +454,10 @@ impl World {
             Parcel::Message(bytes, len) => {
                 let hello = Hello::parse(&bytes).unwrap();
                 site.count(now);
-                site.prober.handle_hello(arrival, &hello, len, now);
+                let path = site.prober.handle_hello(arrival, &hello, len, now);
+                if let (Some(order), Some(_)) = (Order::parse(&bytes[HELLO_LEN..]), path) {
+                    site.prober.handle_order(&hello, &order);
+                }
                 site.calls += 1;
                 self.drain(to);
             }
@@ -408,8 +494,10 @@ impl World {
     pub fn drain(&mut self, site: usize) {
         let (now, keeps_log) = (self.now, self.keeps_log);
         for (ends, bytes) in self.sites[site].drain(now, keeps_log) {
-            let hello = *bytes.first_chunk::<HELLO_LEN>().unwrap();
-            let parcel = Parcel::Message(hello, bytes.len());
+            let mut head = [0; HEAD];
+            let known = bytes.len().min(HEAD);
+            head[..known].copy_from_slice(&bytes[..known]);
+            let parcel = Parcel::Message(head, bytes.len());
             self.carry(site, &ends, parcel, bytes.len() + OVERHEAD);
         }
     }

@@ -121,6 +121,7 @@ fn path_spec(number: u8, remote: SocketAddr) -> PathSpec {
         profile: PathProfile {
             name: format!("wan{number}-{remote}"),
             uplink: number,
+            remote: None,
             cost: 0,
             capacity_bps: None,
             is_metered: false,
