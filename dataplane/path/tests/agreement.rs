@@ -93,18 +93,23 @@ impl Outcome {
     }
 }
 
-/// Breaks the path that `class` uses, at some time, and looks on for three seconds.
-fn trial(link: &Link, fault: Fault, class: u8, seed: u64) -> Outcome {
+/// Breaks the path that `class` uses, at some time, and looks on for three seconds. `None` where the sites do not use one
+/// path before: one that saw its own way violated may have left alone.
+fn trial(link: &Link, fault: Fault, class: u8, seed: u64) -> Option<Outcome> {
     let mut world = world(link, seed);
     world.keeps_log = false;
     world.run_for(Duration::from_secs(16) + ms(seed * 37 % 1000));
     for site in &world.sites {
         for path in site.prober.paths() {
-            assert_eq!(site.state(path.0), PathState::Up, "seed {seed}");
+            let is_up = site.state(path.0) == PathState::Up;
+            assert!(is_up || link.loss > 0.0, "seed {seed}");
         }
     }
     let [one, two] = [0, 1].map(|site| pair(&world, site, class));
-    assert_eq!(one, two, "seed {seed}: they do not begin on one path");
+    assert!(one == two || link.loss > 0.0, "seed {seed}: {one:?} and {two:?}");
+    if one != two {
+        return None;
+    }
     strike(&mut world, fault, one.unwrap());
     let struck = world.now;
     world.run_for(Duration::from_secs(3));
@@ -114,16 +119,17 @@ fn trial(link: &Link, fault: Fault, class: u8, seed: u64) -> Outcome {
             .filter(|it| it.class == ClassId(class) && it.at >= struck && it.from.is_some());
         switches.cloned().collect()
     });
-    Outcome {
+    Some(Outcome {
         switches,
         pairs: [0, 1].map(|site| pair(&world, site, class)),
-    }
+    })
 }
 
 /// The trials in which the sites did not switch exactly once each and to one path.
 fn disagreements(link: &Link, fault: Fault, seeds: u64) -> Vec<(u64, Outcome)> {
+    let class = |seed: u64| (seed / 2) as u8 % CLASSES;
     (0..seeds)
-        .map(|seed| (seed, trial(link, fault, (seed / 2) as u8 % CLASSES, seed)))
+        .filter_map(|seed| Some((seed, trial(link, fault, class(seed), seed)?)))
         .filter(|(_, outcome)| !outcome.is_once())
         .collect()
 }
