@@ -82,16 +82,18 @@ fn check_via(raw: Raw<RawVia>, report: &mut Report) -> Option<Via> {
         .prefix
         .and_then(|text| prefix(text, "[[peer]] via prefix", report))
         .map(|prefix| prefix.network());
+    // One that is missing was told already.
+    let (of, listed) = (of?, raw.probes?);
     let mut probes = Vec::new();
-    for text in raw.probes.map_or_else(Vec::new, |list| list.value) {
+    for text in listed.value {
         let shown = quote(&text.value);
-        let fault = match (text.value.parse::<IpAddr>(), of) {
-            (Err(_), _) => "is no address: write one like 10.2.0.10".to_owned(),
-            (Ok(addr), Some(of)) if !of.contains(addr) => {
+        let fault = match text.value.parse::<IpAddr>() {
+            Err(_) => "is no address: write one like 10.2.0.10".to_owned(),
+            Ok(addr) if !of.contains(addr) => {
                 format!("is not in {of}: ask machines behind the peer")
             }
-            (Ok(addr), _) if probes.contains(&addr) => "stands there twice: remove one".to_owned(),
-            (Ok(addr), _) => {
+            Ok(addr) if probes.contains(&addr) => "stands there twice: remove one".to_owned(),
+            Ok(addr) => {
                 probes.push(addr);
                 continue;
             }
@@ -123,7 +125,7 @@ fn check_via(raw: Raw<RawVia>, report: &mut Report) -> Option<Via> {
         );
     }
     (faults == report.count()).then_some(Via {
-        prefix: of?,
+        prefix: of,
         probes,
         interval: Duration::from_millis(interval.unwrap_or(INTERVAL_MS).into()),
         misses: misses.unwrap_or(MISSES),
