@@ -408,9 +408,10 @@ fn way_of(record: &Record, spans: Spans, fault: Fault) -> Result<Way> {
     let gap = record
         .gap(spans.fault)
         .context("not one numbered packet arrived")?;
-    let before = record
-        .gap(spans.before)
-        .context("no numbered packet arrived before the fault")?;
+    ensure!(
+        record.gap(spans.before).is_some(),
+        "no numbered packet arrived before the fault"
+    );
     ensure!(
         all.sent > 0 && record.account(spans.before).sent > 0,
         "no numbered packet was sent before the fault"
@@ -419,7 +420,8 @@ fn way_of(record: &Record, spans: Spans, fault: Fault) -> Result<Way> {
     Ok(Way {
         gap_ns: gap.length_ns,
         sender_pause_ns: gap.sender_pause_ns,
-        gap_before_ns: before.length_ns,
+        // The fault's own pause may begin before it is made.
+        gap_before_ns: record.pause_within_ns(spans.before),
         sent: all.sent,
         lost: record.account(spans.fault).lost,
         lost_before: record.account(spans.before).lost,

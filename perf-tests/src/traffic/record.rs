@@ -128,6 +128,18 @@ impl Record {
         Some(longest)
     }
 
+    /// The longest time without an arrival inside the span; what a pause has outside of it does not count.
+    pub fn pause_within_ns(&self, span: Span) -> u64 {
+        let inside = |at_ns: &u64| (span.from_ns..span.to_ns).contains(at_ns);
+        let times = self.arrivals.iter().map(|arrival| arrival.at_ns);
+        let (mut last, mut longest) = (span.from_ns, 0);
+        for at_ns in times.filter(inside).chain([span.to_ns]) {
+            longest = longest.max(at_ns.saturating_sub(last));
+            last = last.max(at_ns);
+        }
+        longest
+    }
+
     /// Packets that first arrived at that time or later behind one with a higher number that arrived in the same time:
     /// what came late from before does not count. Packets sent before the one that came first then are left out.
     pub fn reordered_since(&self, at_ns: u64) -> u64 {
@@ -261,6 +273,14 @@ mod tests {
             (account.lost, account.reordered, account.duplicated),
             (0, 0, 1)
         );
+    }
+
+    #[test]
+    fn a_pause_that_begins_inside_a_span_and_ends_outside_counts_for_what_is_inside() {
+        let flow = record(300, &[(0, 1), (30, 31), (31, 32), (250, 251), (251, 252)]);
+        assert_eq!(flow.pause_within_ns(span(20, 40)), 11 * MS);
+        assert_eq!(flow.pause_within_ns(span(0, 100)), 68 * MS);
+        assert_eq!(flow.pause_within_ns(span(100, 120)), 20 * MS);
     }
 
     #[test]
