@@ -1,5 +1,7 @@
 //! The committed objects: built from the sources beside them, with the types that this crate has. No privilege needed.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
 #[path = "objects/btf.rs"]
 mod btf;
 
