@@ -282,7 +282,8 @@ fn patronus_files(config: &GatewayConfig) -> Files {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "[site]\nname = \"{}\"\nprivate_key_file = \"{}\"\ninterface = \"{}\"\nmtu = {}\naddresses = {}",
+        "[site]\nname = \"{}\"\nprivate_key_file = \"{}\"\ninterface = \"{}\"\nmtu = {}\naddresses = {}\n\
+         state_dir = \"{STATE_DIR}\"",
         config.interface,
         key_path.display(),
         config.interface,

@@ -78,7 +78,7 @@ pub const WATCH_INTERVAL_MAX_MS: u32 = 60_000;
 /// The longest life of a stream of snapshots, in seconds; then it ends, and the client asks anew.
 pub const WATCH_MAX_S: u32 = 3600;
 /// The most peers of a snapshot.
-pub const SNAPSHOT_PEERS_MAX: usize = 256;
+pub const SNAPSHOT_PEERS_MAX: usize = 128;
 /// The most events of a snapshot.
 pub const SNAPSHOT_EVENTS_MAX: usize = 64;
 /// The longest snapshot, in bytes: what a client has to be ready for.

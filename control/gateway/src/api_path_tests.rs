@@ -28,8 +28,8 @@ use crate::path_desk::PathWorkers;
 pub(super) struct Fake {
     pub(super) paths: Vec<PathStatus>,
     pub(super) routes: [Route; CLASSES_MAX],
-    orders: Mutex<Vec<(WorkerId, PathOrder)>>,
-    lost: AtomicU64,
+    pub(super) orders: Mutex<Vec<(WorkerId, PathOrder)>>,
+    pub(super) lost: AtomicU64,
 }
 
 impl PathWorkers for Fake {

@@ -445,8 +445,7 @@ fn metrics_come_by_the_socket_and_by_tcp_and_nothing_else_does_by_tcp() {
     let by_socket = site.client().metrics().unwrap();
     assert!(by_socket.ends_with("# EOF\n"));
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
@@ -454,8 +453,17 @@ fn metrics_come_by_the_socket_and_by_tcp_and_nothing_else_does_by_tcp() {
     let server = runtime
         .block_on(MetricsServer::open(any_port, state))
         .unwrap();
+    let addr = server.addr();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let serving = std::thread::spawn(move || {
+        // Taken by us: a second one is told what to do.
+        let taken = runtime.block_on(MetricsServer::open(addr, self::state()));
+        let _ = runtime.block_on(stopped);
+        drop(server);
+        taken.map(drop)
+    });
     let ask = |target: &str| {
-        let mut stream = TcpStream::connect(server.addr()).unwrap();
+        let mut stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let request = format!("GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).unwrap();
@@ -468,8 +476,8 @@ fn metrics_come_by_the_socket_and_by_tcp_and_nothing_else_does_by_tcp() {
     assert!(answer.contains(&format!("content-type: {}", metrics::CONTENT_TYPE)));
     assert!(answer.contains("patronus_peers 2"));
     assert!(ask("/v1/status").starts_with("HTTP/1.1 404 "));
-    let other = self::state();
-    let taken = runtime.block_on(MetricsServer::open(server.addr(), other));
+    drop(stop);
+    let taken = serving.join().unwrap();
     assert!(taken.unwrap_err().to_string().contains("metrics_listen"));
 }
 

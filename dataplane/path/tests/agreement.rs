@@ -106,7 +106,10 @@ fn trial(link: &Link, fault: Fault, class: u8, seed: u64) -> Option<Outcome> {
         }
     }
     let [one, two] = [0, 1].map(|site| pair(&world, site, class));
-    assert!(one == two || link.loss > 0.0, "seed {seed}: {one:?} and {two:?}");
+    assert!(
+        one == two || link.loss > 0.0,
+        "seed {seed}: {one:?} and {two:?}"
+    );
     if one != two {
         return None;
     }

@@ -119,7 +119,7 @@ impl Conf {
     pub fn text(&self) -> String {
         let mut text = format!(
             "[site]\nname = \"{0}\"\nprivate_key_file = \"key\"\ninterface = \"{0}\"\nmtu = {1}\n\
-             addresses = {2:?}\n{3}\n[dataplane]\n{4}\n[prefilter]\n{7}\n[[uplink]]\nname = \"wan\"\nlisten_port = {5}\n{6}\n",
+             addresses = {2:?}\nstate_dir = \"state\"\n{3}\n[dataplane]\n{4}\n[prefilter]\n{7}\n[[uplink]]\nname = \"wan\"\nlisten_port = {5}\n{6}\n",
             self.interface,
             self.mtu,
             self.addresses,
