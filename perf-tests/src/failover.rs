@@ -266,19 +266,10 @@ impl<'a> Bench<'a> {
                 twin.impair(pair, self.healthy(fault, pair)?)?;
             }
         }
-        let gateways = twin.start(&self.program, classes(fault))?.map(Some);
-        let watches = [Watch::of(&twin, 0), Watch::of(&twin, 1)];
-        Ok(Stage {
-            gateways,
-            twin,
-            watches,
-            seen: [0; 2],
-            bulk: None,
-            full_bps: link_bits_per_s as f64 * FULL_SHARE,
-            trials: 0,
-            lane,
-            stop: self.stop,
-        })
+        let gateways = twin.start(&self.program, classes(fault))?;
+        let mut stage = Stage::new(twin, gateways, link_bits_per_s, self.stop);
+        stage.lane = lane;
+        Ok(stage)
     }
 
     /// What an emulated path does while nothing is wrong.

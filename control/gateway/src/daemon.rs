@@ -18,7 +18,7 @@ mod requests;
 
 use anyhow::Context;
 use patronus_api::GradeView;
-use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
+use patronus_config::{Config, Peer, PeerEndpoint, RESERVED_TABLES};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller, UplinkSet};
 use patronus_packet::Prefix;

@@ -115,6 +115,29 @@ pub struct Broken {
     pub throughput_bps: Option<[f64; 2]>,
 }
 
+impl<'a> Stage<'a> {
+    /// Two gateways that were just started, between links of that rate.
+    pub fn new(
+        twin: Twin,
+        gateways: [Gateway; 2],
+        link_bits_per_s: u64,
+        stop: &'a Stop,
+    ) -> Self {
+        let watches = [Watch::of(&twin, 0), Watch::of(&twin, 1)];
+        Self {
+            gateways: gateways.map(Some),
+            twin,
+            watches,
+            seen: [0; 2],
+            bulk: None,
+            full_bps: link_bits_per_s as f64 * FULL_SHARE,
+            trials: 0,
+            lane: 0,
+            stop,
+        }
+    }
+}
+
 impl Stage<'_> {
     /// Runs one trial: `break_it` is told the path in use, `mend_it` undoes what it did.
     ///

@@ -11,8 +11,7 @@ use serde::Serialize;
 use super::PrefilterOptions;
 use super::flooder::{Datagram, Flooder, initiation, junk, open_to_floods};
 use crate::failover::trial::Trial;
-use crate::failover::twin::{Internet, Twin, UPLINKS};
-use crate::failover::watch::Watch;
+use crate::failover::twin::{Internet, QUEUE, Twin, UPLINKS};
 use crate::failover::{Bench, FailoverOptions, Fault, Stage};
 use crate::mesh::{Conduct, Direction, Mesh};
 use crate::topology::{WAN_INTERFACE, uplink_interface};
@@ -286,6 +285,7 @@ pub fn failovers(
         trials,
         wave_seconds: 0,
         link_mbps: LINK_BITS_PER_S / 1_000_000,
+        parallel: 1,
         quick: options.quick,
         events: false,
         binary: options.binary.clone(),
@@ -331,8 +331,9 @@ fn failover(
 ) -> Result<Trial> {
     let twin = Twin::build(Internet::Kernel {
         link_bits_per_s: LINK_BITS_PER_S,
+        queue: QUEUE,
     })?;
-    let gateways = twin.start(program, &appendix(filter))?.map(Some);
+    let gateways = twin.start(program, &appendix(filter))?;
     let victim = &twin.sites[1];
     let mut floods = Vec::new();
     for uplink in UPLINKS {
@@ -350,15 +351,7 @@ fn failover(
             rate,
         )?);
     }
-    let watches = [Watch::of(&twin, 0), Watch::of(&twin, 1)];
-    let mut stage = Stage {
-        gateways,
-        twin,
-        watches,
-        seen: [0; 2],
-        trials: 0,
-        stop: conduct.stop,
-    };
+    let mut stage = Stage::new(twin, gateways, LINK_BITS_PER_S, conduct.stop);
     let trial = bench.trial(&mut stage, Fault::Blackhole);
     for flood in floods {
         flood.finish()?;

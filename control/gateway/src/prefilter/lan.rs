@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use patronus_api::{
-    Counter, PrefilterCountView, PrefilterHookView, PrefilterPolicyView, PrefilterSideView,
+    PrefilterCountView, PrefilterHookView, PrefilterPolicyView, PrefilterSideView,
     PrefilterStateView,
 };
 use patronus_config::LanHook;
@@ -17,7 +17,7 @@ use patronus_engine::{Policy, Refusal};
 
 use super::lan_tables::{lan_tables, overflow_names};
 use super::{Inner, Prefilter};
-use crate::api::{RuleHits, WorkerCounts};
+use crate::api::{Hits, RuleHits, WorkerCounts};
 
 /// Policy in the kernel, and what is known of it.
 #[derive(Debug, Default)]
@@ -73,10 +73,10 @@ pub struct DeniedEverywhere {
 }
 
 impl RuleHits for DeniedEverywhere {
-    fn counts(&self) -> Option<BTreeMap<u32, Counter>> {
+    fn counts(&self) -> Option<BTreeMap<u32, Hits>> {
         let mut sums = self.workers.counts()?;
         for (rule, packets) in self.prefilter.denied() {
-            sums.entry(rule).or_default().packets += packets;
+            sums.entry(rule).or_default().counter.packets += packets;
         }
         Some(sums)
     }
