@@ -3,3 +3,7 @@
 /// `bpf/wan.bpf.c`: the WAN side.
 pub static WAN: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/wan.o"));
+
+/// `bpf/steer.bpf.c`: datagrams to the worker that owns their session.
+pub static STEER: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/objects/steer.o"));
