@@ -1,11 +1,13 @@
 //! Steering by receiver index: exact, also after a worker's socket was opened again; and what it costs beside the
 //! classic program.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
 mod common;
 
 use std::io::ErrorKind;
 use std::net::{SocketAddr, UdpSocket};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use common::frames::{message, message_for};
@@ -20,7 +22,6 @@ fn shared(addr: SocketAddr) -> UdpSocket {
     let flags = SockFlag::SOCK_CLOEXEC;
     let fd: OwnedFd = socket(AddressFamily::Inet, SockType::Datagram, flags, None).unwrap();
     setsockopt(&fd, sockopt::ReusePort, &true).unwrap();
-    use std::os::fd::AsRawFd;
     bind(fd.as_raw_fd(), &SockaddrStorage::from(addr)).unwrap();
     UdpSocket::from(fd)
 }
