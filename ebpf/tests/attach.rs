@@ -163,6 +163,10 @@ fn errors_name_the_interface_and_the_fix() {
         let mut filter = WanFilter::load(&config()).unwrap();
         let error = filter.attach("nope", Hook::Tcx).unwrap_err().to_string();
         assert!(error.contains("no interface `nope`"), "{error}");
+        if !std::path::Path::new("/dev/net/tun").exists() {
+            skip("there is no /dev/net/tun: modprobe tun");
+            return;
+        }
         ip("tuntap add dev t0 mode tun");
         let t0 = Interface::find("t0").unwrap();
         assert_eq!(t0.layer, patronus_ebpf::LinkLayer::Ip);
