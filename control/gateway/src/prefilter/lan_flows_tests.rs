@@ -117,7 +117,7 @@ fn live(seed: u64, steps: usize, keep_established: bool) -> (usize, usize) {
     let (mut plain, mut filtered) = (world(seed), world(seed));
     let mut compiler = Compiler::new(seed);
     let mut recent: Vec<(Connection, u16)> = Vec::new();
-    let (mut dropped, mut passed) = (0, 0);
+    let (mut dropped, mut passed, mut excused) = (0, 0, 0);
     let mut policy = policy_of(compiler.table());
     let mut steps_left = 0;
     for step in 0..steps {
@@ -168,11 +168,23 @@ fn live(seed: u64, steps: usize, keep_established: bool) -> (usize, usize) {
         }
         passed += 1;
         let beside = send(&mut filtered, from, worker, &packet);
-        assert_eq!(
-            beside, arrived,
-            "{context}: the filter before it made the difference"
+        // One difference is left, see `patronus_ebpf::lan`: a flow of before that this policy allows again is cut where a
+        // denied packet reached the dataplane meanwhile, until its next packet, and errors about it count as unrelated.
+        let is_error = reason == LanReason::Error && beside == 1;
+        let back = Connection {
+            src: conn.dst,
+            dst: conn.src,
+            dst_port: src_port,
+            ..conn
+        };
+        let is_allowed_again = [conn, back].iter().any(|it| policy.table.judge(it).allow);
+        assert!(
+            beside == arrived || is_error && is_allowed_again,
+            "{context}: {beside} arrived behind the filter, {arrived} without it"
         );
+        excused += usize::from(beside != arrived);
     }
+    assert!(excused <= 2 + passed / 100, "{excused} of {passed} excused");
     (dropped, passed)
 }
 
