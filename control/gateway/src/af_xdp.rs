@@ -487,7 +487,7 @@ mod tests {
             "route add 203.0.113.0/24 via 10.7.0.2 dev wan0 mtu 1300",
             "-6 route add 2001:db8:9::/48 via 2001:db8:7::2 dev wan0",
             "neigh replace 10.7.0.2 lladdr 02:00:00:00:00:02 dev wan0 nud permanent",
-            "neigh replace 10.7.0.9 lladdr 02:00:00:00:00:09 dev wan0 nud reachable",
+            "neigh replace 10.7.0.9 lladdr 02:00:00:00:00:09 dev wan0 nud permanent",
             "-6 neigh replace 2001:db8:7::2 lladdr 02:00:00:00:00:02 dev wan0 nud permanent",
             "-6 neigh replace 2001:db8:7::9 lladdr 02:00:00:00:00:09 dev wan0 nud permanent",
         ] {
