@@ -66,6 +66,28 @@ fn find(variable: &str, name: &str, how: &str) -> Option<PathBuf> {
     }
 }
 
+/// What is not as it should be, in words.
+///
+/// # Errors
+/// That, where it is not so.
+pub fn check(is_so: bool, what: &dyn std::fmt::Debug) -> Result<(), String> {
+    if is_so { Ok(()) } else { Err(format!("{what:#?}")) }
+}
+
+/// A machine that takes the cores away loses packets, delays them between their time stamp and the wire, and makes hellos
+/// late, all of it now and then; what is broken fails every time. What no lack of time can excuse, such as a packet that
+/// is delivered twice, is asserted in every trial.
+pub fn one_of_three(mut trial: impl FnMut() -> Result<(), String>) {
+    let mut failures = Vec::new();
+    for _ in 0..3 {
+        match trial() {
+            Ok(()) => return,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    panic!("three of three trials failed: {}", failures.join("\n---\n"));
+}
+
 /// Prints the reason; panics where PATRONUS_REQUIRE_ROOT_TESTS says that nothing may be skipped.
 pub fn skip(reason: &str) -> bool {
     assert!(
