@@ -268,7 +268,11 @@ fn a_fault_of_one_pair_or_one_direction_leaves_the_others_alone() {
         let dead = ping(a, first, ms(5), ms(200));
         let alive = ping(a, second, ms(5), ms(200));
         let after = lost();
-        assert_eq!((dead.received, after[0]), (0, 0), "the answers alone are lost");
+        assert_eq!(
+            (dead.received, after[0]),
+            (0, 0),
+            "the answers alone are lost"
+        );
         let counted = after[1] - before[1];
         let is_whole = alive.lost() == 0 && counted == dead.sent;
         common::check(is_whole, &(alive.lost(), counted, dead.sent))

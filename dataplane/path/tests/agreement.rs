@@ -106,7 +106,10 @@ fn trial(link: &Link, fault: Fault, class: u8, seed: u64) -> Option<Outcome> {
         }
     }
     let [one, two] = [0, 1].map(|site| pair(&world, site, class));
-    assert!(one == two || link.loss > 0.0, "seed {seed}: {one:?} and {two:?}");
+    assert!(
+        one == two || link.loss > 0.0,
+        "seed {seed}: {one:?} and {two:?}"
+    );
     if one != two {
         return None;
     }
@@ -193,6 +196,7 @@ fn whatever_dies_of_equal_paths_both_ends_go_to_one_other_and_once() {
 }
 
 #[test]
+#[ignore = "a measurement: PATRONUS_TRIALS says of how many trials"]
 fn with_a_little_loss_they_nearly_always_do() {
     check(&lossy(), 0.1);
 }

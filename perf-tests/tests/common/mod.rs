@@ -71,7 +71,11 @@ fn find(variable: &str, name: &str, how: &str) -> Option<PathBuf> {
 /// # Errors
 /// That, where it is not so.
 pub fn check(is_so: bool, what: &dyn std::fmt::Debug) -> Result<(), String> {
-    if is_so { Ok(()) } else { Err(format!("{what:#?}")) }
+    if is_so {
+        Ok(())
+    } else {
+        Err(format!("{what:#?}"))
+    }
 }
 
 /// A machine that takes the cores away loses packets, delays them between their time stamp and the wire, and makes hellos
