@@ -356,6 +356,4 @@ const TRAIN_BYTES: u64 = 48_000;
 /// A DSL line, with the queue of one that nobody looked after.
 const BLOATED_BITS_PER_S: u64 = 20_000_000;
 const BLOATED_QUEUE: Duration = Duration::from_millis(500);
-/// Payload's share of a link's rate from which on the link counts as full, beside the numbered packets.
-const FULL_SHARE: f64 = 0.5;
 const WAVE_QUICK_S: u64 = 12;

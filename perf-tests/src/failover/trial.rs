@@ -117,12 +117,7 @@ pub struct Broken {
 
 impl<'a> Stage<'a> {
     /// Two gateways that were just started, between links of that rate.
-    pub fn new(
-        twin: Twin,
-        gateways: [Gateway; 2],
-        link_bits_per_s: u64,
-        stop: &'a Stop,
-    ) -> Self {
+    pub fn new(twin: Twin, gateways: [Gateway; 2], link_bits_per_s: u64, stop: &'a Stop) -> Self {
         let watches = [Watch::of(&twin, 0), Watch::of(&twin, 1)];
         Self {
             gateways: gateways.map(Some),
@@ -501,3 +496,5 @@ const FLOWS_SHARE: f64 = 0.7;
 /// An outer packet around a full inner one: 1420 bytes and WireGuard's 60 over IPv4, less its padding.
 const FULL_BYTES: u16 = 1400;
 const POLL: Duration = Duration::from_millis(100);
+/// Payload's share of a link's rate from which on the link counts as full, beside the numbered packets.
+const FULL_SHARE: f64 = 0.5;
