@@ -31,7 +31,6 @@ use burners::Burners;
 pub use fault::{Fault, FaultName};
 pub use trial::{Stage, Trial, Way};
 use twin::{Internet, Pair, QUEUE, Twin, UPLINKS};
-use watch::Watch;
 
 /// What the operator asked for.
 #[derive(Clone, Debug)]
