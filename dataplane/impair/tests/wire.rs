@@ -496,6 +496,7 @@ fn everything_at_once() -> Impairment {
         rate: RateBps::new(6_000_000),
         queue_bytes: Some(30_000),
         mtu: Some(1400),
+        hole: None,
         blackhole: false,
         mark_ce: chance(0.1),
     }
