@@ -41,8 +41,10 @@
 //! Dropping a packet that the engine would drop also keeps it from the flow table. Nothing depends on that entry but
 //! this: a denied flow without entry is judged again, with the same end. An allowed one of an earlier policy is not cut
 //! by a packet that never came, and is judged with the next one that does, with the same end again; only ICMP errors about
-//! it, which judge nothing, pass a little earlier where yet another policy allows it again. And a cut flow (2 h idle for
-//! TCP) is not kept cut by attempts that never reach the dataplane.
+//! it, which judge nothing, pass a little earlier where yet another policy allows it again. A cut flow (2 h idle for TCP)
+//! is not kept cut by attempts that never reach the dataplane. And where several workers share a site, one that remembers
+//! a flow of an earlier policy judges that before it asks its siblings: a reply whose ports served a connection the
+//! other way under that policy may be lost once, as it is where that worker was silent in between.
 //!
 //! # When
 //!
