@@ -82,7 +82,7 @@ pub fn prefilter(options: &PrefilterOptions) -> Result<PrefilterReport> {
         return Err(LabError::NoPrefilter(why).into());
     }
     let (trials, seconds) = match options.quick {
-        true => (1, 0.3),
+        true => (1, 1.0),
         false => (options.trials, options.seconds),
     };
     let window = Duration::try_from_secs_f64(seconds)

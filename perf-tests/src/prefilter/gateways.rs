@@ -95,9 +95,12 @@ pub fn carried(
     let mut rows: Vec<Carried> = rows.collect();
     for _ in 0..rounds {
         for row in &mut rows {
-            let mesh = up(2, program, row.hook, conduct)?;
-            let tcp = mesh.tcp(Direction::Forward, 1, conduct)?;
-            mesh.down()?;
+            let tcp = repeated(conduct, || {
+                let mesh = up(2, program, row.hook, conduct)?;
+                let tcp = mesh.tcp(Direction::Forward, 1, conduct)?;
+                mesh.down()?;
+                Ok(tcp)
+            })?;
             row.gbps.push(tcp.gbps());
             let line = format!("filter {}: {:.2} Gbit/s", row.hook, tcp.gbps());
             conduct.progress.line(&line);
@@ -124,7 +127,7 @@ pub fn floods(
         for _ in 0..rounds {
             for row in &mut pair {
                 let rate = kind.rate(options);
-                under_flood(program, kind, rate, row, conduct)
+                repeated(conduct, || under_flood(program, kind, rate, row, conduct))
                     .with_context(|| format!("{} with the filter {}", kind.name(), row.filter))?;
                 let last = |list: &[f64]| list.last().copied().unwrap_or(f64::NAN);
                 conduct.progress.line(&format!(
@@ -141,6 +144,21 @@ pub fn floods(
         rows.extend(pair);
     }
     Ok(rows)
+}
+
+/// A round that failed is repeated twice: on a machine that is busy with other things a connection may stand still for a
+/// whole window, and a filter that is broken fails every time.
+fn repeated<T>(conduct: Conduct<'_>, mut round: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 0..2 {
+        match round() {
+            Ok(done) => return Ok(done),
+            Err(error) => {
+                conduct.stop.check()?;
+                conduct.progress.line(&format!("repeated: {error:#}"));
+            }
+        }
+    }
+    round()
 }
 
 fn under_flood(
