@@ -1,7 +1,9 @@
 //! `patronus flows`: the live flows of the running gateway.
 
 use clap::Args;
-use patronus_api::{FLOWS_MAX, FlowView, FlowsQuery, FlowsResponse};
+use patronus_api::{
+    FLOWS_MAX, FlowSort, FlowView, FlowsQuery, FlowsResponse, RuleRefView, VerdictView,
+};
 
 use crate::gateway::Gateway;
 use crate::paths::words::{age, bytes};
@@ -13,10 +15,14 @@ pub struct FlowsArgs {
     /// Terms, all of which must hold: src=, dst=, addr= (address or prefix), port=, proto=, peer=
     #[arg(value_name = "TERM")]
     filter: Vec<String>,
-    /// How many at most, the busiest first
+    /// How many at most
     #[arg(long, value_name = "N", default_value_t = 20,
           value_parser = clap::value_parser!(u32).range(1..=FLOWS_MAX as i64))]
     limit: u32,
+    /// Which come first
+    #[arg(long, value_name = "ORDER", default_value = "bytes",
+          value_parser = clap::builder::PossibleValuesParser::new(FlowSort::ALL.map(FlowSort::name)))]
+    sort: String,
     /// Print one JSON document and nothing else on standard output
     #[arg(long)]
     json: bool,
@@ -29,6 +35,7 @@ pub fn list(args: &FlowsArgs) -> anyhow::Result<u8> {
     let query = FlowsQuery {
         limit: Some(args.limit as usize),
         filter: (!args.filter.is_empty()).then(|| args.filter.join(" ")),
+        sort: FlowSort::ALL.into_iter().find(|it| it.name() == args.sort),
         ..FlowsQuery::default()
     };
     let told = args.gateway.connect()?.flows(&query)?;
@@ -45,7 +52,7 @@ fn for_people(told: &FlowsResponse) -> String {
     let shown = told.flows.len();
     text += &match (told.matched == told.total, shown == told.matched) {
         (true, true) => format!("{all}\n"),
-        (true, false) => format!("{shown} of {all}, the busiest\n"),
+        (true, false) => format!("{shown} of {all}\n"),
         (false, true) => format!("{shown} of {all} match\n"),
         (false, false) => format!("{shown} of {} that match, of {all}\n", told.matched),
     };
@@ -76,6 +83,12 @@ fn of_flow(flow: &FlowView) -> String {
         (None, _) => "a peer that is gone".to_owned(),
     }];
     parts.extend(flow.class.clone());
+    if flow.verdict == Some(VerdictView::Deny) {
+        parts.push(match &flow.rule {
+            Some(rule) => format!("denied by {} of {}", rule_word(rule), rule.policy.name),
+            None => "denied".to_owned(),
+        });
+    }
     let noun = if flow.packets == 1 {
         "packet"
     } else {
@@ -85,6 +98,13 @@ fn of_flow(flow: &FlowView) -> String {
     parts.push(format!("idle {}", age(flow.idle_s as f64)));
     parts.push(format!("worker {}", flow.worker));
     print::wrapped(&ends, 6) + &print::wrapped(&format!("    {}", parts.join(", ")), 6)
+}
+
+fn rule_word(rule: &RuleRefView) -> String {
+    match rule.number {
+        0 => format!("{} isolation", rule.direction),
+        number => format!("{} rule {number}", rule.direction),
+    }
 }
 
 #[cfg(test)]

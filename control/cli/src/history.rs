@@ -61,8 +61,7 @@ pub fn history(args: &HistoryArgs) -> anyhow::Result<u8> {
 fn for_people(told: &HistoryResponse) -> String {
     let mut text = String::new();
     for metric in &told.metrics {
-        let line = format!("{:<17} {:<9} {}", metric.name, metric.unit, metric.help);
-        text += &print::wrapped(&line, 28);
+        text += &format!("{:<17} {:<9} {}\n", metric.name, metric.unit, metric.help);
     }
     if let Some(metric) = &told.metric {
         let head = format!("{} in {}: {}", metric.name, metric.unit, metric.help);
@@ -158,7 +157,7 @@ peer=branch,path=fiber>203.0.113.7
         told.status.reason = Some("it is off".to_owned());
         assert_eq!(
             for_people(&told),
-            "path_rtt_ms ms Round trip\nno history is kept: it is off\n"
+            "path_rtt_ms       ms        Round trip\nno history is kept: it is off\n"
         );
     }
 }

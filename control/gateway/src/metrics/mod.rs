@@ -13,7 +13,7 @@ mod server;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -142,17 +142,25 @@ impl Collector for Told {
             };
             let mut encoder = encoder.encode_descriptor(family.name, family.help, None, kind)?;
             for (labels, value) in &family.series {
-                let encoder = encoder.encode_family(labels)?;
-                match (family.kind, *value) {
-                    (Kind::Counter, Value::Count(it)) => ConstCounter::new(it).encode(encoder)?,
-                    (Kind::Counter, Value::Real(it)) => ConstCounter::new(it).encode(encoder)?,
-                    (Kind::Gauge, Value::Count(it)) => {
-                        ConstGauge::new(i64::try_from(it).unwrap_or(i64::MAX)).encode(encoder)?;
-                    }
-                    (Kind::Gauge, Value::Real(it)) => ConstGauge::new(it).encode(encoder)?,
+                if labels.is_empty() {
+                    // The only one of its name, and no braces behind it.
+                    put(encoder, family.kind, *value)?;
+                    break;
                 }
+                put(encoder.encode_family(labels)?, family.kind, *value)?;
             }
         }
         Ok(())
+    }
+}
+
+fn put(encoder: MetricEncoder<'_>, kind: Kind, value: Value) -> fmt::Result {
+    match (kind, value) {
+        (Kind::Counter, Value::Count(it)) => ConstCounter::new(it).encode(encoder),
+        (Kind::Counter, Value::Real(it)) => ConstCounter::new(it).encode(encoder),
+        (Kind::Gauge, Value::Count(it)) => {
+            ConstGauge::new(i64::try_from(it).unwrap_or(i64::MAX)).encode(encoder)
+        }
+        (Kind::Gauge, Value::Real(it)) => ConstGauge::new(it).encode(encoder),
     }
 }
