@@ -431,11 +431,14 @@ fn metrics_keep_to_the_conventions_and_a_path_has_at_most_fifty_series() {
         "patronus_dropped_packets_total{reason=\"data_replayed\"} 0",
         "patronus_worker_time_seconds_total{worker=\"0\",state=\"work\"} 1.5",
         "patronus_path_capacity_bytes_per_second{peer=\"branch\",path=\"fiber-198.51.100.2\",direction=\"rx\"} 1000000.0",
-        "patronus_worker_stage_seconds_total{worker=\"1\",stage=\"seal\"} 4.321e-6",
     ] {
         let is_there = text.lines().any(|it| it == line);
         assert!(is_there, "{line} is not in\n{text}");
     }
+    let seal = "patronus_worker_stage_seconds_total{worker=\"1\",stage=\"seal\"} ";
+    let seal = text.lines().find_map(|line| line.strip_prefix(seal));
+    // How small numbers are written is the library's.
+    assert_eq!(seal.map(|it| it.parse::<f64>().unwrap()), Some(4.321e-6));
 }
 
 #[test]
@@ -592,6 +595,16 @@ fn check(document: &Value, schema: &Value, value: &Value, place: &str) {
             assert!(any.iter().any(|it| it["type"] == "null"), "{place} is null");
         } else if let Some(schema) = any.iter().find(|it| it["type"] != "null") {
             check(document, schema, value, place);
+        }
+        return;
+    }
+    if let Some(types) = schema["type"].as_array() {
+        let null = serde_json::json!("null");
+        if !(value.is_null() && types.contains(&null)) {
+            let mut schema = schema.clone();
+            let other = types.iter().find(|it| **it != null);
+            schema["type"] = other.unwrap().clone();
+            check(document, &schema, value, place);
         }
         return;
     }
