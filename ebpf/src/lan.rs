@@ -39,10 +39,12 @@
 //! Policies in audit mode are not in the rows: what only they would deny passes and is told by user space.
 //!
 //! Dropping a packet that the engine would drop also keeps it from the flow table. Nothing depends on that entry but
-//! time: a denied flow without entry is judged again, with the same end; an allowed one of an earlier policy is cut by
-//! the next packet that does come, or is not cut if none does before yet another policy allows it again. That is what
-//! happens with flows that are silent meanwhile. And a cut flow (2 h idle for TCP) is not kept cut by attempts that never
-//! reach the dataplane.
+//! this: a denied flow without entry is judged again, with the same end. An allowed one of an earlier policy is not cut
+//! by a packet that never came, and is judged with the next one that does, with the same end again; only ICMP errors about
+//! it, which judge nothing, pass a little earlier where yet another policy allows it again. A cut flow (2 h idle for TCP)
+//! is not kept cut by attempts that never reach the dataplane. And where several workers share a site, one that remembers
+//! a flow of an earlier policy judges that before it asks its siblings: a reply whose ports served a connection the
+//! other way under that policy may be lost once, as it is where that worker was silent in between.
 //!
 //! # When
 //!

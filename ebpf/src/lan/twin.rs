@@ -27,9 +27,17 @@ pub struct Twin<'a> {
     addresses: HashMap<IpAddr, LanAddress>,
     subjects: HashMap<(u32, LanDirection, LanLayer), u32>,
     peers: HashMap<(u32, LanPeerOf), u32>,
-    /// By row: the prefix's mask, its bits, its set.
-    blocks: HashMap<(u32, bool), Vec<(u128, u128, u32)>>,
+    /// By row and by whether they are IPv4.
+    blocks: HashMap<(u32, bool), Vec<Block>>,
     ports: HashMap<(u32, LanProtocol), Vec<LanPort>>,
+}
+
+/// A prefix and the port set of its addresses.
+#[derive(Debug)]
+struct Block {
+    mask: u128,
+    network: u128,
+    set: u32,
 }
 
 const LAYERS: [LanLayer; 3] = [LanLayer::Admin, LanLayer::Network, LanLayer::Baseline];
@@ -37,14 +45,18 @@ const LAYERS: [LanLayer; 3] = [LanLayer::Admin, LanLayer::Network, LanLayer::Bas
 impl<'a> Twin<'a> {
     /// Sorts the tables so that they can be asked.
     pub fn new(tables: &'a LanTables) -> Self {
-        let mut blocks: HashMap<_, Vec<_>> = HashMap::new();
+        let mut blocks: HashMap<_, Vec<Block>> = HashMap::new();
         for it in &tables.blocks {
             let (is_v4, bits) = bits_of(it.addr);
             let width = if is_v4 { 32 } else { 128 };
             let hosts = width - u32::from(it.prefix_len).min(width);
             let mask = u128::MAX.checked_shl(hosts).unwrap_or(0);
             let of_row = blocks.entry((it.row, is_v4)).or_default();
-            of_row.push((mask, bits & mask, it.set));
+            of_row.push(Block {
+                mask,
+                network: bits & mask,
+                set: it.set,
+            });
         }
         let mut ports: HashMap<_, Vec<_>> = HashMap::new();
         for it in &tables.ports {
@@ -177,8 +189,8 @@ impl<'a> Twin<'a> {
     fn block(&self, row: u32, addr: IpAddr) -> Option<u32> {
         let (is_v4, bits) = bits_of(addr);
         let blocks = self.blocks.get(&(row, is_v4))?.iter();
-        let matching = blocks.filter(|(mask, network, _)| bits & mask == *network);
-        matching.max_by_key(|it| it.0).map(|it| it.2)
+        let matching = blocks.filter(|it| bits & it.mask == it.network);
+        matching.max_by_key(|it| it.mask).map(|it| it.set)
     }
 
     fn port(&self, set: u32, conn: &Heading) -> Option<LanPort> {

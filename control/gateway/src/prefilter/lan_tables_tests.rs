@@ -173,7 +173,7 @@ fn a_hundred_thousand_packets_are_dropped_only_where_policy_denies_them() {
     println!("{packets} packets; openers {openers:?}; others {others:?}");
     for caught in [&openers, &others] {
         assert_eq!(caught.denied, caught.dropped + caught.asked, "{caught:?}");
-        assert!(caught.dropped > packets / 50, "{caught:?}");
+        assert!(caught.dropped > packets / 100, "{caught:?}");
     }
     if let Some(kernel) = &kernel {
         let stats = kernel.stats().expect("stats");
