@@ -2,6 +2,7 @@
 
 use aya::programs::links::FdLink;
 use aya::programs::tc::{self, NlOptions, TcAttachOptions};
+use aya::programs::xdp::XdpLink;
 use aya::programs::{
     LinkOrder, ProgramError, SchedClassifier, TcAttachType, TcError, Xdp, XdpError, XdpMode,
 };
@@ -10,6 +11,7 @@ use aya::sys::SyscallError;
 use crate::hook::Hook;
 use crate::interface::{Interface, InterfaceError};
 use crate::load::{LoadError, chain};
+use crate::support::Support;
 
 /// A program at work on an interface; dropped, it is gone.
 ///
@@ -24,7 +26,10 @@ pub struct Attachment {
 
 #[derive(Debug)]
 enum Link {
-    /// Its descriptor is the attachment.
+    /// A descriptor is the attachment, in all kernels that load the program (links for XDP came in 5.9). One that
+    /// refuses it is asked by netlink, and would refuse that too.
+    Xdp { _link: XdpLink },
+    /// Likewise.
     Kernel { _link: FdLink },
     /// A filter that somebody must take away.
     Filter { _link: tc::SchedClassifierLink },
@@ -67,7 +72,7 @@ pub enum AttachError {
         /// The hook asked for.
         hook: Hook,
     },
-    /// No privilege (`EPERM`).
+    /// No privilege (`EPERM`), or nothing that loads programs.
     #[error("attaching to `{interface}` at {hook} was refused: {why}")]
     NotPermitted {
         /// The interface.
@@ -120,7 +125,7 @@ impl Attachment {
     /// Whether the kernel takes it away when the process dies.
     pub fn dies_with_the_process(&self) -> bool {
         match self.link {
-            Link::Kernel { .. } => true,
+            Link::Xdp { .. } | Link::Kernel { .. } => true,
             Link::Filter { .. } => false,
         }
     }
@@ -129,6 +134,21 @@ impl Attachment {
     pub fn detach(self) {
         drop(self);
     }
+}
+
+/// Whether this process may attach at a hook and the kernel has it.
+pub(crate) fn check(interface: &Interface, hook: Hook) -> Result<(), AttachError> {
+    let support = Support::probe();
+    let interface = interface.name.clone();
+    if let Some(why) = support.refusal() {
+        return Err(AttachError::NotPermitted {
+            interface,
+            hook,
+            why,
+        });
+    }
+    let has = support.has(hook);
+    has.map_err(|why| AttachError::TooOld { interface, why })
 }
 
 /// Attaches an XDP program, which must be loaded.
@@ -146,16 +166,11 @@ pub(crate) fn xdp(
         .attach_to_if_index(interface.index, mode)
         .map_err(failed)?;
     let link = program.take_link(id).map_err(failed)?;
-    // A kernel that refuses links gets the program by netlink, where it would outlive us: no.
-    let link = FdLink::try_from(link).map_err(|_| AttachError::TooOld {
-        interface: interface.name.clone(),
-        why: "the kernel has no links for XDP".to_owned(),
-    })?;
     Ok(Attachment {
         interface: interface.name.clone(),
         index: interface.index,
         hook,
-        link: Link::Kernel { _link: link },
+        link: Link::Xdp { _link: link },
     })
 }
 
@@ -246,9 +261,7 @@ fn sort(error: ProgramError, interface: &Interface, hook: Hook) -> AttachError {
         Some(libc::EPERM | libc::EACCES) => AttachError::NotPermitted {
             interface: name,
             hook,
-            why: crate::support::Support::probe()
-                .refusal()
-                .unwrap_or_else(|| chain(&error)),
+            why: Support::probe().refusal().unwrap_or_else(|| chain(&error)),
         },
         _ => AttachError::Kernel {
             interface: name,

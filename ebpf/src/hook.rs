@@ -56,7 +56,7 @@ impl Hook {
         }
     }
 
-    /// The hook that suits `interface` on this kernel.
+    /// The hook that suits `interface` on this kernel, whether or not this process may use it.
     ///
     /// # Errors
     /// Where there is no such interface, or its frames cannot be read.
@@ -67,7 +67,7 @@ impl Hook {
 }
 
 pub(crate) fn choose(interface: &Interface, support: &Support) -> Choice {
-    let (tc, tc_name) = match support.has(Hook::Tcx) {
+    let (tc, tc_name) = match support.kernel_has(Hook::Tcx) {
         Ok(()) => (Hook::Tcx, "tcx"),
         Err(_) => (Hook::Clsact, "clsact, for this kernel has no tcx"),
     };
@@ -89,7 +89,7 @@ pub(crate) fn choose(interface: &Interface, support: &Support) -> Choice {
 
 /// Why native XDP does not suit, if it does not.
 fn why_not_native(interface: &Interface, support: &Support) -> Option<String> {
-    if let Err(why) = support.has(Hook::XdpNative) {
+    if let Err(why) = support.kernel_has(Hook::XdpNative) {
         return Some(why);
     }
     if interface.layer == LinkLayer::Ip {

@@ -18,6 +18,7 @@ mod load;
 mod netlink;
 pub mod objects;
 mod prefixes;
+mod steer;
 mod support;
 pub mod wan_abi;
 
@@ -31,6 +32,7 @@ pub use interface::{Interface, InterfaceError, LinkLayer};
 pub use load::LoadError;
 pub use netlink::XdpFeatures;
 pub use prefixes::{BOGONS, Bogon, ListError, Prefix, PrefixError, SourceVerdict, Sources};
+pub use steer::Steering;
 pub use support::{Capability, Support};
 pub use wan::{
     Counter, Entry, InitiationLimit, Trial, WanConfig, WanError, WanFilter, WanReason, WanStats,

@@ -116,9 +116,17 @@ impl Support {
     /// # Errors
     /// Why not, in words for the operator.
     pub fn has(&self, hook: Hook) -> Result<(), String> {
-        if let Some(why) = self.refusal() {
-            return Err(why);
+        match self.refusal() {
+            Some(why) => Err(why),
+            None => self.kernel_has(hook),
         }
+    }
+
+    /// Whether the kernel has `hook`, whoever asks.
+    ///
+    /// # Errors
+    /// Since when there is that hook.
+    pub fn kernel_has(&self, hook: Hook) -> Result<(), String> {
         let since = since(hook);
         if self.kernel.is_some_and(|kernel| kernel < since) {
             return Err(format!(
@@ -225,6 +233,9 @@ mod tests {
         assert!(has((5, 15), Hook::Clsact) && !has((5, 15), Hook::XdpNative));
         assert!(has((6, 1), Hook::XdpNative) && !has((6, 1), Hook::Tcx));
         assert!(has((6, 6), Hook::Tcx) && has((6, 6), Hook::XdpGeneric));
+        let unprivileged = support((6, 18), 0);
+        assert!(unprivileged.has(Hook::Tcx).is_err());
+        assert_eq!(unprivileged.kernel_has(Hook::Tcx), Ok(()));
     }
 
     #[test]

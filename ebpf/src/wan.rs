@@ -504,18 +504,14 @@ impl WanFilter {
         self.write_config()
     }
 
-    /// Puts the program to work on an interface, until the attachment is dropped or the process dies.
+    /// Puts the program to work on an interface, until the attachment is dropped or the process dies. One filter may
+    /// serve any number of interfaces; at two hooks of the same one it would count each frame twice.
     ///
     /// # Errors
     /// See [`AttachError`].
     pub fn attach(&mut self, interface: &str, hook: Hook) -> Result<Attachment, AttachError> {
         let interface = Interface::find(interface)?;
-        if let Err(why) = crate::support::Support::probe().has(hook) {
-            return Err(AttachError::TooOld {
-                interface: interface.name,
-                why,
-            });
-        }
+        attach::check(&interface, hook)?;
         let Some(entry) = Entry::at(hook, interface.layer) else {
             return Err(AttachError::NeedsEthernet {
                 interface: interface.name,

@@ -1,5 +1,7 @@
 //! The committed objects: built from the sources beside them, with the types that this crate has. No privilege needed.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
 #[path = "objects/btf.rs"]
 mod btf;
 
@@ -243,4 +245,19 @@ fn the_numbers_of_the_wan_source_are_ours() {
         ("WAN_SOURCE_BOGON", SourceVerdict::Bogon as u32),
     ];
     assert_eq!(names("enum wan_source {"), owned(&sources));
+}
+
+#[test]
+fn the_steering_object_has_its_program_and_its_sockets() {
+    let object = Object::parse(objects::STEER).unwrap();
+    let section = &object.programs["wan_steer"].section;
+    assert!(
+        matches!(section, ProgramSection::SkReuseport { .. }),
+        "{section:?}"
+    );
+    let map = &object.maps["STEER_SOCKETS"];
+    // aya takes sockets by descriptors of 4 bytes.
+    let found = (map.map_type(), map.key_size(), map.value_size());
+    assert_eq!(found, (BPF_MAP_TYPE_REUSEPORT_SOCKARRAY as u32, 4, 4));
+    assert_eq!(map.max_entries(), patronus_ebpf::Steering::WORKERS_MAX);
 }

@@ -1,5 +1,7 @@
 //! The limit of initiations, long lists of sources, and settings that change.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
 mod common;
 
 use std::net::{Ipv4Addr, Ipv6Addr};

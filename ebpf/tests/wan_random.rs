@@ -1,6 +1,8 @@
 //! Random and mutated frames: the programs and their twin never disagree, and neither drops what user space would
 //! take.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
 mod common;
 
 use common::frames::*;

@@ -1,5 +1,7 @@
 //! A table of frames and what becomes of each: the kernel's programs and their twin must both say so.
 
+#![allow(clippy::unwrap_used, reason = "clippy takes helpers of tests for code")]
+
 mod common;
 
 use common::frames::*;

@@ -5,6 +5,8 @@
 pub mod frames;
 pub mod net;
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use patronus_ebpf::{Support, WanFilter, WanReason};
 
 /// Whether programs can be loaded here; says why not, and fails where a skip is not allowed.
@@ -69,4 +71,18 @@ impl Dice {
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }
+}
+
+/// Nanoseconds of this thread's CPU time that one call of `work` takes, over `times`.
+pub fn counted_cpu(times: u32, mut work: impl FnMut()) -> u64 {
+    let now = || {
+        let usage = getrusage(UsageWho::RUSAGE_THREAD).unwrap();
+        let sum = usage.user_time() + usage.system_time();
+        std::time::Duration::from_micros(sum.num_microseconds() as u64)
+    };
+    let start = now();
+    for _ in 0..times {
+        work();
+    }
+    ((now() - start) / times).as_nanos() as u64
 }

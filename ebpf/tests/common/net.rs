@@ -8,8 +8,8 @@ use std::process::Command;
 use nix::sched::{CloneFlags, unshare};
 use patronus_ebpf::Interface;
 
-/// Runs `body` in a new namespace in which `wa` and `wb` are the up ends of a veth pair, `wb` with 10.9.0.1/24 and
-/// fd09::1/64. Whether it ran.
+/// Runs `body` in a new namespace in which `wa` and `wb` are the up ends of a veth pair, `wb` with 10.9.0.1/24.
+/// Whether it ran.
 pub fn in_pair(body: impl FnOnce() + Send + 'static) -> bool {
     if !super::can_load() {
         return false;
@@ -21,7 +21,6 @@ pub fn in_pair(body: impl FnOnce() + Send + 'static) -> bool {
         ip("link set lo up");
         ip("link add wa type veth peer name wb");
         ip("address add 10.9.0.1/24 dev wb");
-        ip("address add fd09::1/64 dev wb nodad");
         ip("link set wa up");
         ip("link set wb up");
         body();
