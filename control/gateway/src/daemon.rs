@@ -4,7 +4,6 @@
 //! requests and signals one after the other, and publishes a new snapshot after each change. Workers forward
 //! whether it lives or not.
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,10 +12,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use patronus_api::GradeView;
-use patronus_config::{Config, Keepalive, Peer, PeerEndpoint, RESERVED_TABLES};
+use patronus_config::{Config, Keepalive, Peer, PeerEndpoint};
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller, UplinkSet};
-use patronus_packet::Prefix;
 use patronus_policy::Severity;
 use patronus_tunnel::WorkerId;
 use tokio::io::AsyncReadExt;
@@ -27,7 +25,7 @@ use crate::api::{ApiServer, ApiState, Dataplane, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::facts::RunningWorkers;
-use crate::in_force::{base_of, live, load_policy, policy_of};
+use crate::in_force::{base_of, live, load_policy, policy_of, wanted_routes};
 use crate::link::Link;
 use crate::metrics::MetricsServer;
 use crate::names::{resolve, resolve_later};
@@ -142,7 +140,7 @@ impl Signals {
 impl Daemon {
     async fn start(config: Config, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
         // Before any door opens: no packet passes without it.
-        let seed = random_seed();
+        let seed = startup::random_seed();
         let store = load_policy(&config, &options.config, seed).await?;
         let in_force = store.in_force().clone();
         let wanted = startup::worker_count(&config);
@@ -189,7 +187,7 @@ impl Daemon {
             worker,
             workers,
             flow_slots: config.dataplane.flow_slots.count(),
-            seed: random_seed(),
+            seed: startup::random_seed(),
             joining: worker::joining_of(tun.offload),
             trains,
         });
@@ -876,36 +874,6 @@ fn engines(
     engines
 }
 
-/// One route per allowed IP, where the site wants them. The configuration file refuses a route that would
-/// swallow the tunnel's own datagrams; `wg set` may ask for one, and gets the owner without the route.
-fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
-    let Some(table) = config.site.routes.map(|table| table.number()) else {
-        return Vec::new();
-    };
-    let carries_uplinks = RESERVED_TABLES.contains(&table);
-    let endpoints: Vec<IpAddr> = peers
-        .iter()
-        .flat_map(Peer::endpoints)
-        .filter_map(|(endpoint, _)| match endpoint {
-            PeerEndpoint::Addr(addr) => Some(addr.ip()),
-            PeerEndpoint::Name { .. } => None,
-        })
-        .collect();
-    let loops = |prefix: &Prefix| {
-        carries_uplinks
-            && (prefix.is_default() || endpoints.iter().any(|addr| prefix.contains(*addr)))
-    };
-    let mut routes = Vec::new();
-    for prefix in peers.iter().flat_map(|peer| &peer.allowed_ips) {
-        if loops(prefix) {
-            tracing::warn!(%prefix, table, "no route: the tunnel's own datagrams would go into the tunnel");
-        } else {
-            routes.push((table, *prefix));
-        }
-    }
-    routes
-}
-
 fn emptied(mut peer: Peer) -> Peer {
     peer.allowed_ips.clear();
     peer.keepalive = None::<Keepalive>;
@@ -921,12 +889,6 @@ async fn stdin_ended(wanted: bool) {
     let mut stdin = tokio::io::stdin();
     let mut sink = [0; 64];
     while !matches!(stdin.read(&mut sink).await, Ok(0) | Err(_)) {}
-}
-
-/// From the hasher that the standard library seeds from the system's random source.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 const NO_NETLINK: &str = "cannot watch the uplinks: no netlink socket";

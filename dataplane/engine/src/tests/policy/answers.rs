@@ -19,6 +19,7 @@ fn packets_and_connections_are_counted_under_their_rule() {
         connections: 2,
         packets: 6,
         audited: 0,
+        last_s: 0,
     };
     assert_eq!(counts(&net, A), [expected]);
     // A reload that changes nothing makes no new connections.
@@ -102,6 +103,7 @@ fn audit_lets_pass_and_tells() {
         connections: 0,
         packets: 0,
         audited: 1,
+        last_s: 0,
     };
     assert_eq!(counts(&net, A), [expected]);
 }

@@ -301,6 +301,7 @@ fn a_superpacket_is_judged_once_and_dropped_whole() {
         connections: 1,
         packets: 6,
         audited: 0,
+        last_s: 0,
     };
     assert_eq!(counts(&net, A), [expected]);
 }
