@@ -6,7 +6,6 @@
 
 mod via;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,10 +17,9 @@ mod requests;
 
 use anyhow::Context;
 use patronus_api::GradeView;
-use patronus_config::{Config, Peer, PeerEndpoint, RESERVED_TABLES};
+use patronus_config::Config;
 use patronus_engine::{Counters, DropReason, Engine, EngineConfig, Event};
 use patronus_io::{OffloadReport, Poller, UplinkSet};
-use patronus_packet::Prefix;
 use patronus_policy::Severity;
 use patronus_tunnel::WorkerId;
 use tokio::io::AsyncReadExt;
@@ -33,7 +31,7 @@ use crate::api::{ApiServer, ApiState, Dataplane, WorkerCounts};
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::facts::RunningWorkers;
-use crate::in_force::{base_of, live, load_policy, pods_of, policy_of};
+use crate::in_force::{base_of, live, load_policy, pods_of, policy_of, wanted_routes};
 use crate::link::Link;
 use crate::metrics::MetricsServer;
 use crate::names::{resolve, resolve_later};
@@ -156,7 +154,7 @@ impl Signals {
 impl Daemon {
     async fn start(config: Config, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
         // Before any door opens: no packet passes without it.
-        let seed = random_seed();
+        let seed = startup::random_seed();
         let store = load_policy(&config, &options.config, seed).await?;
         let in_force = store.in_force().clone();
         let wanted = startup::worker_count(&config);
@@ -205,7 +203,7 @@ impl Daemon {
             worker,
             workers,
             flow_slots: config.dataplane.flow_slots.count(),
-            seed: random_seed(),
+            seed: startup::random_seed(),
             joining: worker::joining_of(tun.offload),
             trains,
         });
@@ -800,36 +798,6 @@ fn engines(
     engines
 }
 
-/// One route per allowed IP, where the site wants them. The configuration file refuses a route that would
-/// swallow the tunnel's own datagrams; `wg set` may ask for one, and gets the owner without the route.
-fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
-    let Some(table) = config.site.routes.map(|table| table.number()) else {
-        return Vec::new();
-    };
-    let carries_uplinks = RESERVED_TABLES.contains(&table);
-    let endpoints: Vec<IpAddr> = peers
-        .iter()
-        .flat_map(Peer::endpoints)
-        .filter_map(|(endpoint, _)| match endpoint {
-            PeerEndpoint::Addr(addr) => Some(addr.ip()),
-            PeerEndpoint::Name { .. } => None,
-        })
-        .collect();
-    let loops = |prefix: &Prefix| {
-        carries_uplinks
-            && (prefix.is_default() || endpoints.iter().any(|addr| prefix.contains(*addr)))
-    };
-    let mut routes = Vec::new();
-    for prefix in peers.iter().flat_map(|peer| &peer.allowed_ips) {
-        if loops(prefix) {
-            tracing::warn!(%prefix, table, "no route: the tunnel's own datagrams would go into the tunnel");
-        } else {
-            routes.push((table, *prefix));
-        }
-    }
-    routes
-}
-
 /// Ends when standard input does; never where that was not asked for.
 async fn stdin_ended(wanted: bool) {
     if !wanted {
@@ -838,12 +806,6 @@ async fn stdin_ended(wanted: bool) {
     let mut stdin = tokio::io::stdin();
     let mut sink = [0; 64];
     while !matches!(stdin.read(&mut sink).await, Ok(0) | Err(_)) {}
-}
-
-/// From the hasher that the standard library seeds from the system's random source.
-fn random_seed() -> u64 {
-    use std::hash::{BuildHasher, Hasher};
-    std::hash::RandomState::new().build_hasher().finish()
 }
 
 const NO_NETLINK: &str = "cannot watch the uplinks: no netlink socket";

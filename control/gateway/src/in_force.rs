@@ -1,11 +1,13 @@
-//! What is in force: policy as workers judge by it, and the moment as the local API tells it, made from the
-//! configuration, the manifests and the registry. Called by the daemon at the start and after each reload.
+//! What is in force: policy as workers judge by it, routes as the kernel gets them, and the moment as the local API tells
+//! it, made from the configuration, the manifests and the registry. Called by the daemon at the start and after each reload.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use patronus_config::{Config, RefusalMode};
+use patronus_config::{Config, Peer, PeerEndpoint, RESERVED_TABLES, RefusalMode};
 use patronus_engine::{PodSets, Policy, Refusal, Snapshot};
+use patronus_packet::Prefix;
 
 use crate::api::Live;
 use crate::labels;
@@ -98,4 +100,34 @@ fn via_plan(config: &Config, registry: &Registry) -> ViaPlan {
         checks: checks.collect(),
         own_addrs: config.site.addresses.iter().map(|it| it.addr()).collect(),
     }
+}
+
+/// One route per allowed IP, where the site wants them. The configuration file refuses a route that would
+/// swallow the tunnel's own datagrams; `wg set` may ask for one, and gets the owner without the route.
+pub fn wanted_routes(config: &Config, peers: &[Peer]) -> Vec<(u32, Prefix)> {
+    let Some(table) = config.site.routes.map(|table| table.number()) else {
+        return Vec::new();
+    };
+    let carries_uplinks = RESERVED_TABLES.contains(&table);
+    let endpoints: Vec<IpAddr> = peers
+        .iter()
+        .flat_map(Peer::endpoints)
+        .filter_map(|(endpoint, _)| match endpoint {
+            PeerEndpoint::Addr(addr) => Some(addr.ip()),
+            PeerEndpoint::Name { .. } => None,
+        })
+        .collect();
+    let loops = |prefix: &Prefix| {
+        carries_uplinks
+            && (prefix.is_default() || endpoints.iter().any(|addr| prefix.contains(*addr)))
+    };
+    let mut routes = Vec::new();
+    for prefix in peers.iter().flat_map(|peer| &peer.allowed_ips) {
+        if loops(prefix) {
+            tracing::warn!(%prefix, table, "no route: the tunnel's own datagrams would go into the tunnel");
+        } else {
+            routes.push((table, *prefix));
+        }
+    }
+    routes
 }

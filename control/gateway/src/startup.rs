@@ -214,3 +214,9 @@ fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
         want_gro: !matches!(offload, OffloadLimit::None | OffloadLimit::Portable),
     }
 }
+
+/// From the hasher that the standard library seeds from the system's random source.
+pub fn random_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish()
+}

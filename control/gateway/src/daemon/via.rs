@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use tokio::sync::{Notify, mpsc};
 
-use super::{Daemon, random_seed};
+use super::Daemon;
 use crate::api::ApiState;
 use crate::path_desk::PathDesk;
 use crate::path_events::{About, What};
+use crate::startup::random_seed;
 use crate::via_probe::{ViaTask, ViaTold};
 
 /// Where the daemon meets its checks.
