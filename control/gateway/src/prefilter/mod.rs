@@ -428,10 +428,9 @@ impl Guarded {
         let attached = match old {
             Some(old) if is_xdp(old) && is_xdp(hook) => {
                 self.attachment = None;
-                filter.attach(name, hook).or_else(|error| {
+                filter.attach(name, hook).inspect_err(|_| {
                     // Better the hook that works than none.
                     self.attachment = filter.attach(name, old).ok();
-                    Err(error)
                 })
             }
             _ => filter.attach(name, hook),
