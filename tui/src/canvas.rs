@@ -112,6 +112,12 @@ impl<'a> Canvas<'a> {
         self.symbol(x, to, frame.joints[3]);
     }
 
+    /// Where a line down and a rule cross.
+    pub fn crossing(&mut self, x: u16, y: u16) {
+        let crossing = self.look.glyphs.frame().crossing;
+        self.symbol(x, y, crossing);
+    }
+
     /// A table with its head, the selected row in view.
     pub fn table(&mut self, area: Rect, columns: &[Column], rows: &[Row], state: &TableState) {
         if area.height == 0 || area.width < 4 {
@@ -121,6 +127,7 @@ impl<'a> Canvas<'a> {
         let head_y = area.y;
         let mut x = area.x + 1;
         for (at, width) in &cells {
+            let width = &(*width).min(area.right().saturating_sub(x));
             let column = &columns[*at];
             let mut title = column.title.to_owned();
             let title_width = text_width(&title);
@@ -170,6 +177,8 @@ impl<'a> Canvas<'a> {
             let Some(cell) = row.cells.get(*at) else {
                 continue;
             };
+            // A table that is wider than its area ends there.
+            let width = &(*width).min(area.right().saturating_sub(x));
             let theme = self.look.theme;
             let mut style = match cell.mark {
                 Some(mark) => theme.mark(mark),

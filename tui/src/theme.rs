@@ -237,6 +237,7 @@ impl Glyphs {
                 down: "|",
                 corners: ["+"; 4],
                 joints: ["+"; 4],
+                crossing: "+",
             }
         } else {
             FrameGlyphs {
@@ -244,6 +245,7 @@ impl Glyphs {
                 down: "│",
                 corners: ["┌", "┐", "┘", "└"],
                 joints: ["├", "┤", "┬", "┴"],
+                crossing: "┼",
             }
         }
     }
@@ -287,6 +289,8 @@ pub struct FrameGlyphs {
     pub corners: [&'static str; 4],
     /// A line that begins at the left border, ends at the right one, goes down, comes from above.
     pub joints: [&'static str; 4],
+    /// Two lines that cross.
+    pub crossing: &'static str,
 }
 
 #[cfg(test)]

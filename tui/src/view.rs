@@ -258,10 +258,12 @@ fn is_ascii(model: &Model) -> bool {
 /// Two columns: what holds everywhere, what holds here.
 fn help(model: &Model, canvas: &mut Canvas<'_>) {
     let area = canvas.area();
-    let all: Vec<_> = keymap::of_all().collect();
+    // The seven screens take one line: their numbers stand over every screen.
+    let is_screen = |binding: &&Binding| matches!(binding.action, Action::Show(_));
+    let all: Vec<_> = keymap::of_all().filter(|it| !is_screen(it)).collect();
     let own: Vec<_> = keymap::of_screen(model.screen).collect();
     let rows = all.len().max(own.len() + 8);
-    let height = (rows as u16 + 3).min(area.height - 2);
+    let height = (rows as u16 + 4).min(area.height - 2);
     let place = Rect::new(1, 1, area.width - 2, height);
     let title = format!("Help {} {}", model.look.glyphs.dot(), model.screen.title());
     canvas.boxed(place, &title, "Esc closes");
@@ -270,6 +272,14 @@ fn help(model: &Model, canvas: &mut Canvas<'_>) {
     canvas.text(place.x + 2, place.y + 1, half, "Everywhere", Slot::Title);
     canvas.text(right, place.y + 1, half, "On this screen", Slot::Title);
     let last = place.bottom() - 1;
+    canvas.text(place.x + 2, place.y + 2, 12, "1 to 7", Slot::Accent);
+    canvas.text(
+        place.x + 15,
+        place.y + 2,
+        half - 16,
+        "the screens",
+        Slot::Text,
+    );
     let entry = |binding: &Binding, x: u16, y: u16, canvas: &mut Canvas<'_>| {
         if y >= last {
             return;
@@ -288,7 +298,7 @@ fn help(model: &Model, canvas: &mut Canvas<'_>) {
         canvas.text(x + 13, y, half.saturating_sub(16), &words, slot);
     };
     for (line, binding) in all.iter().enumerate() {
-        entry(binding, place.x + 2, place.y + 2 + line as u16, canvas);
+        entry(binding, place.x + 2, place.y + 3 + line as u16, canvas);
     }
     for (line, binding) in own.iter().enumerate() {
         entry(binding, right, place.y + 2 + line as u16, canvas);

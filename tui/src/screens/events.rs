@@ -111,7 +111,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
             " "
         };
         let text = format!(
-            "{chosen}{:<20} {:<9} score {:>3.0}  rtt {:>5} ms  loss {:>5}  {}",
+            "{chosen}{:<18} {:<8}{:>3.0} {:>5} ms {:>5}  {}",
             candidate.name,
             candidate.state.words(),
             candidate.score,

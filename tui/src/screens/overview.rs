@@ -20,8 +20,8 @@ use crate::theme::{Mark, Slot};
 use crate::tracks::worse;
 
 pub(super) const COLUMNS: &[Column] = &[
-    Column::text("site", 10).growing(),
-    Column::text("path now", 11),
+    Column::text("site", 9).growing(),
+    Column::text("path now", 10),
     Column::figures("rtt ms", 6),
     Column::figures("loss", 5),
     Column::figures("TX", 11),
@@ -110,7 +110,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
     let right_width = area.right() - split - 1;
     health(
         snapshot,
-        Rect::new(split + 2, area.y + 1, right_width - 1, 4),
+        Rect::new(split + 2, area.y + 1, right_width - 2, 4),
         canvas,
     );
 
@@ -133,6 +133,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
 
     canvas.rule(events_y, "Events", &more);
     canvas.divider(split, area.y, events_y);
+    canvas.crossing(split, sites_y);
     let shown = usize::from(events);
     for (line, event) in model.data().events.iter().rev().take(shown).enumerate() {
         let y = events_y + 1 + line as u16;

@@ -25,7 +25,7 @@ const FIXED: &[Column] = &[
     Column::figures("jitter", 6).spare(2),
     Column::figures("loss", 5),
     Column::figures("MTU", 4).spare(3),
-    Column::figures("TX", 10).spare(1),
+    Column::figures("TX", 11).spare(1),
 ];
 /// Class names are their owner's: what columns are titled must be the program's own, so classes have numbers there and
 /// their names beside the curve.
@@ -219,21 +219,21 @@ fn chart(model: &Model, path: &PathView, area: Rect, canvas: &mut Canvas<'_>) {
     let drawn: Vec<_> = loss.iter().map(|it| it.filter(|pct| *pct > 0.0)).collect();
     canvas.sparkline(area.x + label, loss_y, &drawn);
     let most = greatest(&loss);
-    let line = format!(
-        "most {}   least rtt {} ms   queue {} ms",
+    let of_loss = format!(
+        "most {}, 10 s: {} out, {} in",
         format::percent(Some(most), absent),
-        format::millis(path.rtt_min_ms, absent),
-        format::millis(path.queueing_ms, absent),
-    );
-    canvas.text(area.x, loss_y + 1, area.width, &line, Slot::Dim);
-    let jitter = format!(
-        "jitter {} out, {} in   loss {} out, {} in",
-        format::millis(path.tx_jitter_ms, absent),
-        format::millis(path.rx_jitter_ms, absent),
         format::percent(path.tx_loss.ten_s_pct, absent),
         format::percent(path.rx_loss.ten_s_pct, absent),
     );
-    canvas.text(area.x, loss_y + 2, area.width, &jitter, Slot::Dim);
+    canvas.text(area.x, loss_y + 1, area.width, &of_loss, Slot::Dim);
+    let of_delay = format!(
+        "rtt least {}, queue {}, jitter {}/{}",
+        format::millis(path.rtt_min_ms, absent),
+        format::millis(path.queueing_ms, absent),
+        format::millis(path.tx_jitter_ms, absent),
+        format::millis(path.rx_jitter_ms, absent),
+    );
+    canvas.text(area.x, loss_y + 2, area.width, &of_delay, Slot::Dim);
 }
 
 fn why(view: &PeerPathsView, path: &PathView, area: Rect, canvas: &mut Canvas<'_>) {
@@ -259,7 +259,7 @@ fn why(view: &PeerPathsView, path: &PathView, area: Rect, canvas: &mut Canvas<'_
         let route = view.routes.iter().find(|route| route.class == class.class);
         let pinned = if class.is_pinned { ", pinned here" } else { "" };
         let head = format!(
-            "c{} {}  {:.0} of 100, {}{pinned}",
+            "c{} {} {:.0}, {}{pinned}",
             number + 1,
             class.class,
             class.score,

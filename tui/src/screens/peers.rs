@@ -159,7 +159,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
     for (line, session) in sessions.enumerate() {
         let kind = if session.is_lane { "lane " } else { "first" };
         let text = format!(
-            "worker {:<2} {kind}  handshake {:<9} rx {:>8}  tx {:>8}  replayed {}  not authentic {}",
+            "worker {:<2} {kind} {:>9}  rx {:>7} tx {:>7}  replayed {}  not authentic {}",
             session.worker,
             span(session.last_handshake_age_s),
             format::bytes(session.rx_bytes),

@@ -137,7 +137,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
             area.x + 1,
             pane_y + 1,
             area.width - 2,
-            area.bottom() - pane_y - 8,
+            area.bottom() - pane_y - 9,
         ),
         canvas,
     );
@@ -223,11 +223,17 @@ fn detail(offload: &str, worker: &WorkerView, area: Rect, canvas: &mut Canvas<'_
     let lines = [
         ("offload", offload.to_owned()),
         (
-            "joining",
+            "uplinks",
             format!(
-                "{} datagrams per send, {} per receive; {} packets per TUN read, {} per write",
+                "{} datagrams per send, {} per receive",
                 figure(per(counts.tx_udp_packets, counts.tx_udp_trains)),
                 figure(per(counts.rx_udp_packets, counts.rx_udp_frames)),
+            ),
+        ),
+        (
+            "TUN",
+            format!(
+                "{} packets per read, {} per write",
                 figure(per(counts.rx_tun_packets, counts.rx_tun_frames)),
                 figure(per(counts.tx_tun_packets, counts.tx_tun_writes)),
             ),
