@@ -11,7 +11,6 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use common::{Conf, PATIENCE, Pair, Place, can_run, has, output_of, patronus, until};
-use patronus_lab::Family;
 use serde_json::Value;
 
 /// A verb in the namespace of a gateway.
