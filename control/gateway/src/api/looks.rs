@@ -37,20 +37,26 @@ impl Look {
 
 /// The last two looks.
 #[derive(Debug, Default)]
-pub struct Looks(Mutex<(Option<Arc<Look>>, Option<Arc<Look>>)>);
+pub struct Looks(Mutex<LastTwo>);
+
+#[derive(Debug, Default)]
+struct LastTwo {
+    older: Option<Arc<Look>>,
+    newer: Option<Arc<Look>>,
+}
 
 impl Looks {
     /// Keeps a look; the one before the last is forgotten.
     pub fn keep(&self, look: Look) {
         let mut looks = lock(&self.0);
-        looks.0 = looks.1.take();
-        looks.1 = Some(Arc::new(look));
+        looks.older = looks.newer.take();
+        looks.newer = Some(Arc::new(look));
     }
 
     /// Rates between the last two.
     pub fn rates(&self) -> Option<Rates> {
         let looks = lock(&self.0);
-        let (older, newer) = (looks.0.clone()?, looks.1.clone()?);
+        let (older, newer) = (looks.older.clone()?, looks.newer.clone()?);
         let window = newer.at.saturating_duration_since(older.at);
         (!window.is_zero()).then_some(Rates {
             older,
