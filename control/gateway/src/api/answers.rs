@@ -91,6 +91,17 @@ impl Refused {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, reason, fix)
     }
 
+    pub fn too_long() -> Self {
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "the body is too long",
+            format!(
+                "send at most {} MiB of manifests, and 64 KiB elsewhere",
+                REQUEST_LEN_MAX >> 20
+            ),
+        )
+    }
+
     pub fn failed(error: &str) -> Self {
         let fix = "report it with the daemon's log";
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, error, fix)
@@ -100,14 +111,7 @@ impl Refused {
 impl From<BytesRejection> for Refused {
     fn from(rejection: BytesRejection) -> Self {
         match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Self::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "the body is too long",
-                format!(
-                    "send at most {} MiB of manifests, and 64 KiB elsewhere",
-                    REQUEST_LEN_MAX >> 20
-                ),
-            ),
+            StatusCode::PAYLOAD_TOO_LARGE => Self::too_long(),
             status => Self::new(status, rejection.body_text(), "send the body whole"),
         }
     }

@@ -30,6 +30,7 @@ use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{DefaultBodyLimit, Query, Request, State};
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_LENGTH;
 use axum::middleware::Next;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -437,6 +438,12 @@ fn router(state: Arc<ApiState>) -> Router {
 }
 
 async fn in_time(request: Request, next: Next) -> Result<Response, Refused> {
+    // Whoever announces too much need not send it first.
+    let announced = request.headers().get(CONTENT_LENGTH);
+    let announced = announced.and_then(|len| len.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|len| len > REQUEST_LEN_MAX as u64) {
+        return Err(Refused::too_long());
+    }
     let answer = tokio::time::timeout(REQUEST_PATIENCE, next.run(request)).await;
     answer.map_err(|_| Refused::too_slow())
 }
