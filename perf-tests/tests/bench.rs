@@ -239,8 +239,10 @@ fn a_quick_run_before_the_gateways_has_costs_drops_and_what_a_flooded_peer_keeps
             figures["goodput_during"]["median"].as_f64() > Some(0.0),
             "{row:#}"
         );
+        // So few initiations from a whole /16 stay below every /24's limit.
+        let is_junk = row["labels"]["flood"] == "junk";
         assert!(
-            figures["dropped_pps"]["median"].as_f64() > Some(0.0),
+            !is_junk || figures["dropped_pps"]["median"].as_f64() > Some(0.0),
             "{row:#}"
         );
     }

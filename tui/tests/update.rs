@@ -102,7 +102,7 @@ fn a_held_picture_does_not_move_and_shows_the_latest_when_let_go() {
     }
     assert_eq!(text(&model), held);
     press(&mut model, "f");
-    let last = snapshots().last().unwrap().1.clone();
+    let last = snapshots().next_back().unwrap().1.clone();
     let News::Snapshot(last) = last else {
         unreachable!()
     };

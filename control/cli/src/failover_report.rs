@@ -176,7 +176,8 @@ fn row_of(case: &Case, at: usize, way: &str) -> Row {
         }
     }
     // Of the machine, the same both ways: a table of one way is whole.
-    let strains: [(&str, fn(&Strain) -> Option<f64>); 3] = [
+    type Reading = fn(&Strain) -> Option<f64>;
+    let strains: [(&str, Reading); 3] = [
         ("cpu_busy", |strain| strain.busy),
         ("cpu_stolen", |strain| strain.stolen),
         ("cpu_wait", |strain| strain.waited),
