@@ -51,7 +51,7 @@ pub struct Model {
     note: Option<(Note, u64)>,
     /// The peer that the screen of paths is about.
     pub site: Option<String>,
-    /// Which of [`ZOOMS_S`] is shown.
+    /// Which of the spans of time curves show.
     pub zoom: usize,
     tables: [TableState; Screen::ALL.len()],
     flows_at: Asked,
