@@ -513,8 +513,16 @@ fn assert_nothing_left(site: &Site, routes_before: &[String]) {
         .run(|| socket_path(&interface).exists())
         .unwrap();
     assert!(!socket, "the socket of {interface} is left");
+    // The kernel's own routes to IPv6 addresses come when it has looked for duplicates of them, a second or two after
+    // the link: after `routes_before` on a slow machine.
+    let is_told = |route: &&String| {
+        let is_v6 = route.contains("Inet6(");
+        !(is_v6 && route.contains("Table(255)"))
+    };
     let routes = link::routes(&site.gateway).unwrap();
-    assert_eq!(routes, routes_before, "routes are left or lost");
+    let routes: Vec<&String> = routes.iter().filter(is_told).collect();
+    let before: Vec<&String> = routes_before.iter().filter(is_told).collect();
+    assert_eq!(routes, before, "routes are left or lost");
 }
 
 #[test]
