@@ -140,6 +140,8 @@ pub struct Engine {
     pub(crate) uplink_faults: [Option<StateReason>; UplinkId::COUNT_MAX],
     /// Where the kernel refused to send to last.
     pub(crate) last_refusal: Option<(Endpoint, Instant)>,
+    /// Calls of silent peers in the quarter of a second that began then.
+    pub(crate) calls: (Instant, u32),
     /// Zeros, where a hello is written before it is sealed.
     pub(crate) hello_room: Box<[u8]>,
     /// The time of the last batch, and what it is in other units.
@@ -191,6 +193,7 @@ impl Engine {
             deadlines: Deadlines::default(),
             uplink_faults: [None; UplinkId::COUNT_MAX],
             last_refusal: None,
+            calls: (now, 0),
             hello_room: vec![0; path_machine::TRANSMIT_MAX].into_boxed_slice(),
             clock: (snapshot.epoch(), Clock::at(Time(0))),
             timer_cursor: 0,

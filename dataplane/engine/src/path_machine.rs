@@ -34,6 +34,7 @@ use crate::path_setup::{
 };
 use crate::paths::{PathEvent, PathOrder};
 use crate::peers::{OwnedPeer, Slot};
+use crate::pipeline;
 use crate::snapshot::PeerId;
 use crate::steering::Outlets;
 use outcome::{
@@ -52,6 +53,14 @@ const ASKING: Duration = Duration::from_secs(5);
 const ASKING_AGAIN: Duration = Duration::from_millis(1500);
 /// How long a peer that answers is asked on after the last hello heard from it, and after a handshake.
 const SILENCE_MAX: Duration = Duration::from_secs(60);
+/// How often a site that fell silent is called: so that all are back within 5 s of a black start, and less often after a
+/// day.
+const CALL_EVERY: Duration = Duration::from_secs(4);
+const CALL_OFTEN: Duration = Duration::from_secs(24 * 3600);
+const CALL_SELDOM: Duration = Duration::from_secs(60);
+/// Most calls of a worker in a quarter of a second: 40 a second.
+const CALLS_MAX: u32 = 10;
+const CALLS_SPAN: Duration = Duration::from_millis(250);
 /// Largest plaintext of a message of the prober's, in bytes.
 pub(crate) const TRANSMIT_MAX: usize = 9_216;
 /// The same refusal again, for every batch that is sent, says nothing new.
@@ -78,6 +87,8 @@ pub(crate) struct PeerPaths {
     /// Whether the machines run.
     is_awake: bool,
     slept_at: Option<Time>,
+    /// A site that answered and ceased to: since when it is silent, and when it is called again.
+    lost: Option<(Time, Time)>,
     traffic_at: Time,
     /// Data packets on all lanes when they were last looked at.
     packets: u64,
@@ -142,6 +153,7 @@ impl PeerPaths {
             entered: None,
             is_awake: false,
             slept_at: None,
+            lost: None,
             traffic_at: time,
             packets: 0,
             grace_until: Time(0),
@@ -246,6 +258,11 @@ pub(crate) fn on_handshake(engine: &mut Engine, slot: Slot, now: Instant) {
             (None, _) => ASKING_AGAIN,
         };
         paths.asking_until = paths.asking_until.max(time + asking);
+        if paths.lost.take().is_some() {
+            // It is back: see that its paths are, too, whether there is traffic or not; then fall asleep without it.
+            let awake = (IDLE_AFTER - GRACE).as_nanos() as u64;
+            paths.traffic_at = paths.traffic_at.max(Time(time.0.saturating_sub(awake)));
+        }
         paths.prober.session_began(time);
         wake(engine, slot, paths, now);
         drive(engine, slot, paths, now);
@@ -313,6 +330,7 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
             wake(engine, slot, paths, now);
         }
         if !paths.is_awake {
+            call_again(engine, slot, paths, now);
             return;
         }
         observe_loads(engine, slot, paths, time);
@@ -533,8 +551,35 @@ fn sleep(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, time: Time) {
     paths.is_awake = false;
     if paths.is_idle(time) {
         paths.slept_at = Some(time);
+    } else if paths.prober.is_answered() {
+        paths.lost = Some((time, time + CALL_EVERY));
     }
     refresh(engine, slot, paths, time);
+}
+
+/// Looks whether a site that fell silent is there again. WireGuard gives up after 90 s, until there is something to send;
+/// but a site that was cut off should be back by itself, and be seen to be.
+fn call_again(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, now: Instant) {
+    let time = engine.clock(now).time;
+    let Some((since, at)) = paths.lost.filter(|(_, at)| *at <= time) else {
+        return;
+    };
+    let (begun, count) = engine.calls;
+    let is_new = now.saturating_duration_since(begun) >= CALLS_SPAN;
+    let (begun, count) = if is_new { (now, 0) } else { (begun, count) };
+    engine.calls = (begun, count);
+    if count >= CALLS_MAX || !pipeline::call(engine, slot, now) {
+        return;
+    }
+    engine.calls.1 += 1;
+    let every = match time.since(since) < CALL_OFTEN {
+        true => CALL_EVERY,
+        false => CALL_SELDOM,
+    };
+    // 75 to 100 %, as hellos: peers that were lost together are not called together for ever.
+    let word = (engine.config.seed ^ at.0 ^ slot.0 as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let share = (word >> 40) as f64 / (1_u64 << 24) as f64;
+    paths.lost = Some((since, time + every.mul_f64(0.75 + 0.25 * share)));
 }
 
 /// Time passed for a peer's machines.

@@ -199,6 +199,27 @@ pub(crate) fn initiate(engine: &mut Engine, slot: Slot, now: Instant) {
     }
 }
 
+/// One initiation to a peer that has fallen silent, on the next of its ends. Whether it was sent.
+pub(crate) fn call(engine: &mut Engine, slot: Slot, now: Instant) -> bool {
+    if !has_room_for_control(engine) {
+        return false;
+    }
+    let label = label_for(engine, slot, now);
+    let Some(peer) = engine.peers.get_mut(slot) else {
+        return false;
+    };
+    let Some(endpoint) = path_setup::initiation_end(peer, &engine.uplink_faults) else {
+        return false;
+    };
+    let Some(len) = peer.tunnel.call(label, engine.udp_out.room(), now) else {
+        return false;
+    };
+    peer.attempts = peer.attempts.wrapping_add(1);
+    engine.udp_out.commit_own(len, &endpoint);
+    engine.peers.count(slot, 0, len as u64);
+    true
+}
+
 /// Runs one peer's timers.
 pub(crate) fn peer_timer(engine: &mut Engine, slot: Slot, now: Instant) {
     let label = label_for(engine, slot, now);

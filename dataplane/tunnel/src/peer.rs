@@ -302,6 +302,17 @@ impl Peer {
         Some(self.send_initiation(label, now, out, now))
     }
 
+    /// Writes one initiation that nobody repeats, to see whether a silent peer is there again. What is to be sent does not
+    /// wait for it: it begins an attempt at once. `None` while there is an attempt.
+    ///
+    /// # Panics
+    /// When `out` is shorter than [`CONTROL_ROOM`].
+    pub fn call(&mut self, label: Label, out: &mut [u8], now: Instant) -> Option<usize> {
+        let len = self.initiate(label, out, now)?;
+        self.attempt = None;
+        Some(len)
+    }
+
     /// Opens a data message whose index named this peer.
     ///
     /// # Errors

@@ -84,6 +84,34 @@ fn three_sites_find_each_other_after_an_hour_of_silence_without_a_storm() {
 }
 
 #[test]
+fn sites_that_were_cut_off_for_an_hour_come_back_by_themselves_and_then_fall_asleep() {
+    let mut net = TWO_BY_TWO.warm(0xff22);
+    for uplink in 0..2 {
+        set_path(&mut net, uplink, dead());
+    }
+    net.take_captured();
+    net.run_for(Duration::from_secs(3600));
+    let initiations = |net: &mut Net| {
+        let captured = net.take_captured();
+        captured.iter().filter(|it| it.bytes[0] == 1).count()
+    };
+    // Two sites, each every three to four seconds.
+    let called = initiations(&mut net);
+    assert!((1_000..=2_500).contains(&called), "{called}");
+    for uplink in 0..2 {
+        set_path(&mut net, uplink, good());
+    }
+    // A call may be under way into the dark.
+    net.run_for(Duration::from_secs(5));
+    assert_up(&net, A, B, 2);
+    assert_up(&net, B, A, 2);
+    net.run_for(Duration::from_secs(20 * 60));
+    net.take_captured();
+    net.run_for(Duration::from_secs(3600));
+    assert_eq!(net.take_captured().len(), 0, "idle sites say nothing");
+}
+
+#[test]
 fn a_path_that_is_configured_away_is_left_and_one_that_is_added_is_used() {
     let mut net = TWO_BY_TWO.warm(0xff21);
     let active = uplink_of(&net, A, B, DEFAULT);
