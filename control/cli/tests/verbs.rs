@@ -387,3 +387,21 @@ fn every_verb_has_help_and_an_unknown_one_gets_exit_code_2() {
         );
     }
 }
+
+#[test]
+fn completions_and_manual_pages_come_from_the_command_line_itself() {
+    for shell in ["bash", "zsh", "fish"] {
+        let script = stdout(&ours(&["completions", shell], ""));
+        for verb in ["workers", "history", "explain"] {
+            assert!(script.contains(verb), "{shell}: {verb}");
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let pages = dir.path().join("man1");
+    let told = stdout(&ours(&["man", pages.to_str().unwrap()], ""));
+    for name in ["patronus.1", "patronus-peers.1", "patronus-path-pin.1"] {
+        let page = std::fs::read_to_string(pages.join(name)).unwrap();
+        assert!(page.contains(".SH NAME"), "{name}");
+        assert!(told.contains(name), "{told}");
+    }
+}
