@@ -221,12 +221,19 @@ impl Call {
         let from = SocketAddr::new(end("shop/till").v4(), 0);
         let listener = lab.sites[1].host.run(|| TcpListener::bind(to));
         let listener = listener.unwrap().unwrap();
-        let connect = || {
+        let attempt = || {
             let domain = socket2::Domain::IPV4;
             let socket = socket2::Socket::new(domain, socket2::Type::STREAM, None).unwrap();
             socket.bind(&from.into()).unwrap();
-            socket.connect_timeout(&to.into(), PATIENCE).unwrap();
-            TcpStream::from(socket)
+            let connected = socket.connect_timeout(&to.into(), PATIENCE);
+            connected.map(|()| TcpStream::from(socket))
+        };
+        // On a busy machine an answer to ARP may take longer than the three seconds that the kernel waits for it.
+        let is_late = |error: &std::io::Error| error.kind() == ErrorKind::HostUnreachable;
+        let connect = || {
+            let attempts = (0..3).map(|_| attempt());
+            let mut told = attempts.skip_while(|it| it.as_ref().is_err_and(is_late));
+            told.next().unwrap_or_else(attempt).unwrap()
         };
         let till = lab.sites[0].host.run(connect).unwrap();
         let (api, _) = listener.accept().unwrap();
