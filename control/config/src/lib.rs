@@ -20,6 +20,7 @@ pub mod model;
 pub mod peers;
 pub mod prefilter;
 mod raw;
+mod schema;
 mod suggest;
 pub mod summary;
 pub mod uplinks;
