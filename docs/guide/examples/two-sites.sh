@@ -10,7 +10,7 @@ set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 page=$here/../two-sites.md
-binary=${1:-$here/../../../target/release/patronus}
+binary=$(realpath "${1:-$here/../../../target/release/patronus}")
 [ "$(id -u)" = 0 ] || { echo "two-sites: needs root" >&2; exit 2; }
 [ -x "$binary" ] || { echo "two-sites: no $binary: cargo build --release, or name the binary" >&2; exit 2; }
 
@@ -42,7 +42,7 @@ machine() {
     mkdir -p "$work/$name/etc" "$work/$name/target/release"
     cp -a /etc/. "$work/$name/etc/" 2>/dev/null || true
     rm -rf "$work/$name/etc/patronus"
-    cp "$binary" "$work/$name/target/release/patronus"
+    ln -s "$binary" "$work/$name/target/release/patronus"
     unshare --net --mount --propagation private bash -c '
         mount --bind "$1/etc" /etc
         for folder in /run /var/lib /usr/local/bin; do mount -t tmpfs none "$folder"; done
@@ -114,6 +114,13 @@ expect_block() {
 start() {
     at "$1" bash -eu -c "exec $(cat "$work/block")" > "$work/$1-daemon.log" 2>&1 &
     daemons+=($!)
+    # Who follows the page reads the line before going on.
+    for _ in $(seq 600); do
+        grep -q 'gateway runs' "$work/$1-daemon.log" && return
+        kill -0 "${daemons[-1]}" 2>/dev/null || fail "the gateway on $1 ended"
+        sleep 0.2
+    done
+    fail "the gateway on $1 does not say that it runs"
 }
 
 # On a terminal of its own; `q` after a moment has to end it.
