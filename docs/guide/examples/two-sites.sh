@@ -116,7 +116,7 @@ start() {
     daemons+=($!)
     # Who follows the page reads the line before going on.
     for _ in $(seq 600); do
-        grep -q 'gateway runs' "$work/$1-daemon.log" && return
+        grep -qs 'gateway runs' "$work/$1-daemon.log" && return
         kill -0 "${daemons[-1]}" 2>/dev/null || fail "the gateway on $1 ended"
         sleep 0.2
     done
