@@ -1,11 +1,11 @@
 #!/bin/bash
-# Follows docs/guide/two-sites.md word for word, in network namespaces, and compares what it prints with what the page says.
+# Follows docs/guide/two-sites.md word for word, in network namespaces, and compares what it prints with the page.
 #
 #   docs/guide/examples/two-sites.sh [PATRONUS]     as root; PATRONUS is target/release/patronus if absent
 #
-# What to run, and where, is taken from the page: the second word of each block's info string names the machine. Lines of a
-# block marked `prints` must all occur in what the block before printed; numbers, keys and spacing may differ. Everything
-# happens in private mounts and namespaces without names, so that nothing can be left behind.
+# What to run, and where, is taken from the page: the second word of each block's info string names the machine. Lines
+# of a block marked `prints` must all occur in what the block before printed; numbers, keys and spacing may differ.
+# Everything happens in private mounts and namespaces without names, so that nothing can be left behind.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
