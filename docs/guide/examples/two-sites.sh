@@ -20,7 +20,9 @@ daemons=()
 
 clean_up() {
     local status=$?
-    trap - EXIT
+    # A reader that went away must not end this half-way.
+    trap '' EXIT INT TERM PIPE
+    set +e
     for pid in "${daemons[@]}" "${holder[@]}"; do kill "$pid" 2>/dev/null || true; done
     wait 2>/dev/null || true
     if [ "$status" != 0 ]; then
@@ -71,7 +73,7 @@ wire() { # MACHINE INTERFACE ADDRESS  MACHINE INTERFACE ADDRESS
 
 # What may differ from one run to the next becomes `#`: numbers that are no addresses, keys, columns.
 plain() {
-    sed -E -e 's/[A-Za-z0-9+\/]{43}=/KEY/g' -e 's/([0-9]+(\.[0-9]+){3}):[0-9]{5}\b/\1:PORT/g' \
+    sed -E -e 's/[A-Za-z0-9+\/]{43}=/KEY/g' -e 's/([0-9]+(\.[0-9]+){3}):[0-9]+\b/\1:PORT/g' \
         -e 's/(^|[^0-9.A-Za-z])[0-9]+(\.[0-9]+)?( ?(ms|s|min|h))?($|[^0-9.])/\1#\5/g' \
         -e 's/(^|[^0-9.A-Za-z])[0-9]+(\.[0-9]+)?( ?(ms|s|min|h))?($|[^0-9.])/\1#\5/g' -e 's/ +/ /g'
 }
@@ -112,7 +114,9 @@ expect_block() {
 }
 
 start() {
-    at "$1" bash -eu -c "exec $(cat "$work/block")" > "$work/$1-daemon.log" 2>&1 &
+    # No function between: the process in the background has to be the gateway itself, so that it can be ended.
+    nsenter --target "${holder[$1]}" --net --mount --wd="$work/$1" bash -eu -c "exec $(cat "$work/block")" \
+        > "$work/$1-daemon.log" 2>&1 &
     daemons+=($!)
     # Who follows the page reads the line before going on.
     for _ in $(seq 600); do
