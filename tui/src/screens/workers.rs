@@ -144,6 +144,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
     let detail_y = pane_y + 1 + used;
     canvas.rule(detail_y, "How it works", "");
     detail(
+        model.look.glyphs.absent(),
         &snapshot.offload,
         worker,
         Rect::new(
@@ -210,9 +211,8 @@ fn stages(model: &Model, worker: &WorkerView, area: Rect, canvas: &mut Canvas<'_
     lines + 1
 }
 
-fn detail(offload: &str, worker: &WorkerView, area: Rect, canvas: &mut Canvas<'_>) {
+fn detail(absent: &str, offload: &str, worker: &WorkerView, area: Rect, canvas: &mut Canvas<'_>) {
     let counts = &worker.counts;
-    let absent = "";
     let figure =
         |value: Option<f64>| value.map_or_else(|| absent.to_owned(), |it| format!("{it:.1}"));
     let balance = if counts.is_balanced {
