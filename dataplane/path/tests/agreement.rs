@@ -196,7 +196,7 @@ fn whatever_dies_of_equal_paths_both_ends_go_to_one_other_and_once() {
 }
 
 #[test]
-#[ignore = "a measurement: PATRONUS_TRIALS says of how many trials"]
+#[ignore = "open: with loss the two ends may stand on two paths for a while; PATRONUS_TRIALS says how many trials to count"]
 fn with_a_little_loss_they_nearly_always_do() {
     check(&lossy(), 0.1);
 }
