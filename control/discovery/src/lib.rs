@@ -21,6 +21,7 @@ pub mod envelope;
 pub mod ids;
 pub mod join;
 pub mod keys;
+pub mod machine;
 pub mod message;
 pub mod revocation;
 pub mod signed;
@@ -44,6 +45,7 @@ pub use join::{JoinAnswer, JoinRequest, Verdict};
 pub use keys::{
     IssuerKey, IssuerPublicKey, RootKey, RootPublicKey, SiteKey, SitePublicKey, WeakKey,
 };
+pub use machine::Machine;
 pub use message::{Message, MessageKind};
 pub use revocation::{RevocationList, RevocationPart, Revocations};
 pub use signed::{Signed, Verified, VerifyError};

@@ -42,6 +42,14 @@ pub struct WireGuardKeys {
 }
 
 impl WireGuardKeys {
+    /// The key in use, and none to come.
+    pub fn alone(current: WireGuardKey) -> Self {
+        Self {
+            current,
+            next: None,
+        }
+    }
+
     /// The key in use, and perhaps the next one with the time from which it is used. `None` where both are the same, or
     /// the time is zero.
     pub fn new(current: WireGuardKey, next: Option<(WireGuardKey, WallTime)>) -> Option<Self> {
