@@ -29,6 +29,7 @@ pub(crate) enum Domain {
     Prefixes,
     RevocationState,
     Checksum,
+    UplinkLabel,
 }
 
 impl Domain {
@@ -48,6 +49,7 @@ impl Domain {
             Self::Prefixes => "patronus/prefixes/1",
             Self::RevocationState => "patronus/revocation-state/1",
             Self::Checksum => "patronus/checksum/1",
+            Self::UplinkLabel => "patronus/uplink-label/1",
         }
     }
 }
