@@ -253,7 +253,7 @@ pub(crate) fn decode_exact<const N: usize>(
 }
 
 fn other_kind(kind: Armored, compact: &[u8]) -> ArmorError {
-    if compact.starts_with(kind.stem().as_bytes()) {
+    if is_versioned(kind, compact) {
         return ArmorError::OtherVersion {
             expected: kind.what(),
             prefix: kind.prefix(),
@@ -261,12 +261,21 @@ fn other_kind(kind: Armored, compact: &[u8]) -> ArmorError {
     }
     let known = ALL
         .iter()
-        .find(|known| compact.starts_with(known.stem().as_bytes()));
+        .find(|known| **known != kind && compact.starts_with(known.stem().as_bytes()));
     ArmorError::OtherKind {
         expected: kind.what(),
         prefix: kind.prefix(),
         found: known.map(|known| known.what()),
     }
+}
+
+/// Whether the text begins as one of any version does.
+fn is_versioned(kind: Armored, compact: &[u8]) -> bool {
+    let Some(rest) = compact.strip_prefix(kind.stem().as_bytes()) else {
+        return false;
+    };
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    digits > 0 && rest.get(digits) == Some(&b':')
 }
 
 /// Four bytes find a slip of the hand; who wants to change a text on purpose is stopped by signatures.

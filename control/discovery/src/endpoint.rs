@@ -233,7 +233,7 @@ impl UplinkLabel {
             return Some(label);
         }
         let start = name.get(..UPLINK_LABEL_LEN_MAX - 5)?;
-        let digest = hash(Domain::Checksum, name.as_bytes());
+        let digest = hash(Domain::UplinkLabel, name.as_bytes());
         let short = format!("{start}-{:02x}{:02x}", digest[0], digest[1]);
         Self::from_bytes(short.as_bytes())
     }

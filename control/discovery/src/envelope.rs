@@ -6,7 +6,7 @@
 use std::fmt;
 
 use chacha20poly1305::aead::AeadInPlace;
-use chacha20poly1305::{KeyInit, Tag, XChaCha20Poly1305, XNonce};
+use chacha20poly1305::{Key, KeyInit, Tag, XChaCha20Poly1305, XNonce};
 use rand_core::{CryptoRng, RngCore};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -120,12 +120,15 @@ impl DiscoveryKey {
             .cipher()
             .encrypt_in_place_detached(&nonce, header, sealed);
         // The cipher refuses nothing but messages of 256 GiB.
-        tag.copy_from_slice(&made.unwrap_or_default());
+        let Ok(made) = made else {
+            unreachable!("{} bytes are too many to seal", body.len());
+        };
+        tag.copy_from_slice(&made);
         datagram
     }
 
     fn cipher(&self) -> XChaCha20Poly1305 {
-        XChaCha20Poly1305::new(&self.bytes.into())
+        XChaCha20Poly1305::new(Key::from_slice(&self.bytes))
     }
 }
 

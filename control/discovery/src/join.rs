@@ -107,6 +107,20 @@ pub enum Verdict {
     },
 }
 
+/// What a verified answer says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The certificate.
+    Granted(Box<TrustedCertificate>),
+    /// No, or not yet.
+    Refused {
+        /// Why.
+        reason: Refusal,
+        /// Ask again after so many seconds; 0 means never.
+        retry_after_s: u16,
+    },
+}
+
 /// Why there is no certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 pub enum Refusal {
@@ -398,7 +412,7 @@ impl JoinAnswer {
         trust: &mut Trust,
         site: SiteId,
         nonce: Nonce,
-    ) -> Result<Result<TrustedCertificate, Refusal>, AnswerError> {
+    ) -> Result<Outcome, AnswerError> {
         if self.network != trust.network() || self.nonce != nonce {
             return Err(AnswerError::OtherRequest);
         }
@@ -407,9 +421,13 @@ impl JoinAnswer {
                 if certificate.claims().site_id() != site {
                     return Err(AnswerError::OtherSite);
                 }
-                Ok(Ok(certificate.verify(trust)?))
+                Ok(Outcome::Granted(Box::new(certificate.verify(trust)?)))
             }
-            Verdict::Refused { reason, signer, .. } => {
+            Verdict::Refused {
+                reason,
+                retry_after_s,
+                signer,
+            } => {
                 let (content, signature) = split_signature(&self.encoded);
                 trust.check_signature(
                     &signer,
@@ -418,7 +436,10 @@ impl JoinAnswer {
                     content,
                     signature,
                 )?;
-                Ok(Err(reason))
+                Ok(Outcome::Refused {
+                    reason,
+                    retry_after_s,
+                })
             }
         }
     }

@@ -41,7 +41,7 @@ pub use certificate::{
 pub use endpoint::{Endpoint, EndpointFault, EndpointKind, Endpoints, UplinkLabel};
 pub use envelope::{DiscoveryKey, Header, HeaderError, KeyId, Keyring, OpenError, Opened};
 pub use ids::{Fingerprint, IssuerId, NetworkId, Nonce, Serial, SiteId, TokenId};
-pub use join::{JoinAnswer, JoinRequest, Verdict};
+pub use join::{JoinAnswer, JoinRequest, Outcome, Refusal};
 pub use keys::{
     IssuerKey, IssuerPublicKey, RootKey, RootPublicKey, SiteKey, SitePublicKey, WeakKey,
 };

@@ -14,7 +14,7 @@ use crate::envelope::{BODY_LEN_MAX, DiscoveryKey, Opened};
 use crate::ids::SiteId;
 use crate::join::{JoinAnswer, JoinRequest};
 use crate::revocation::{RevocationPart, RevocationQuery};
-use crate::signed::Signed;
+use crate::signed::{SIGNED_LEN_MAX, Signed};
 use crate::wire::{Fault, Malformed, Put, Reader};
 
 pub use small::{
@@ -27,6 +27,9 @@ pub const QUESTION_LEN: usize = 1100;
 pub const HOPS_MAX: u8 = 3;
 
 const RELAY_LEN: usize = 26;
+const _: () = assert!(RELAY_LEN + SIGNED_LEN_MAX <= BODY_LEN_MAX);
+const _: () = assert!(RELAY_LEN + QUESTION_LEN <= BODY_LEN_MAX);
+const _: () = assert!(RELAY_LEN + CERTIFICATE_LEN_MAX <= BODY_LEN_MAX);
 
 /// What a body is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -138,18 +141,18 @@ impl MessageKind {
     /// Lengths that a body of this kind can have.
     pub fn body_len(self) -> RangeInclusive<usize> {
         match self {
-            Self::Announce => 287..=BODY_LEN_MAX,
+            Self::Announce => 287..=SIGNED_LEN_MAX,
             Self::CertificateQuery | Self::RevocationQuery | Self::JoinRequest => {
                 QUESTION_LEN..=QUESTION_LEN
             }
-            Self::CertificateAnswer => 144..=CERTIFICATE_LEN_MAX,
+            Self::CertificateAnswer => 145..=CERTIFICATE_LEN_MAX,
             Self::Challenge | Self::ChallengeResponse => small::RESPONSE_LEN..=small::RESPONSE_LEN,
             Self::Probe | Self::Observed => small::OBSERVED_LEN..=small::OBSERVED_LEN,
-            Self::Connect => 156..=BODY_LEN_MAX,
+            Self::Connect => 156..=SIGNED_LEN_MAX,
             Self::RevocationPart => 100..=QUESTION_LEN,
             Self::Relayed => RELAY_LEN + 100..=BODY_LEN_MAX,
             Self::Goodbye => small::GOODBYE_LEN..=small::GOODBYE_LEN,
-            Self::JoinAnswer => 101..=QUESTION_LEN,
+            Self::JoinAnswer => 100..=QUESTION_LEN,
         }
     }
 

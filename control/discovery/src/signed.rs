@@ -4,7 +4,10 @@ use crate::certificate::{TrustedCertificate, split_signature};
 use crate::ids::{Fingerprint, NetworkId, SiteId};
 use crate::keys::{SiteKey, SitePublicKey};
 use crate::signing::{Domain, SIGNATURE_LEN, sign, verify};
-use crate::wire::{Malformed, Put, Reader};
+use crate::wire::{Fault, Malformed, Put, Reader};
+
+/// Longest signed message in bytes, signature included, so that each can be relayed.
+pub const SIGNED_LEN_MAX: usize = 1124;
 
 /// What a site can sign.
 pub trait SiteSigned: Sized + sealed::Layout {
@@ -61,6 +64,9 @@ impl<T: SiteSigned> Signed<T> {
     /// # Errors
     /// What is not exactly such a message.
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+        if bytes.len() > SIGNED_LEN_MAX {
+            return Err(Fault::TooMany.at("message"));
+        }
         let mut reader = Reader::new(bytes);
         let content = T::decode(&mut reader)?;
         reader.array::<SIGNATURE_LEN>("signature")?;

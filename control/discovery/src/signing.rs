@@ -29,6 +29,7 @@ pub(crate) enum Domain {
     Prefixes,
     RevocationState,
     Checksum,
+    UplinkLabel,
     Cache,
 }
 
@@ -49,6 +50,7 @@ impl Domain {
             Self::Prefixes => "patronus/prefixes/1",
             Self::RevocationState => "patronus/revocation-state/1",
             Self::Checksum => "patronus/checksum/1",
+            Self::UplinkLabel => "patronus/uplink-label/1",
             Self::Cache => "patronus/cache/1",
         }
     }

@@ -306,7 +306,7 @@ impl JoinToken {
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Full capacity at once: growing would leave copies of a secret behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(4 * ARMORED_LEN_MAX));
+        let mut out = Zeroizing::new(Vec::with_capacity(8 * ARMORED_LEN_MAX));
         out.put_u8(VERSION);
         out.put(self.root.as_bytes());
         out.put(self.discovery_key.as_bytes());
