@@ -97,9 +97,7 @@ impl Machine {
         match message {
             Message::Announce(signed) => self.handle_announce(signed, origin, now),
             Message::CertificateQuery(query) => self.handle_certificate_query(&query, origin),
-            Message::CertificateAnswer(certificate) => {
-                self.handle_certificate(*certificate, origin, now)
-            }
+            Message::CertificateAnswer(certificate) => self.handle_certificate(*certificate, now),
             Message::Challenge(challenge) => self.handle_challenge(&challenge, origin, now),
             Message::ChallengeResponse(signed) => self.handle_response(signed, origin, now),
             Message::Probe(probe) => self.handle_probe(&probe, origin),
@@ -310,12 +308,7 @@ impl Machine {
     }
 
     /// A certificate proves itself, so it need not be asked for: sites send theirs with their first announcements.
-    fn handle_certificate(
-        &mut self,
-        certificate: Certificate,
-        origin: Origin,
-        now: Now,
-    ) -> Result<(), Drop> {
+    fn handle_certificate(&mut self, certificate: Certificate, now: Now) -> Result<(), Drop> {
         let site = certificate.claims().site_id();
         self.check_author(certificate.claims().network, site)?;
         self.check_not_revoked(site, now)?;

@@ -532,7 +532,12 @@ impl World {
     /// Takes all outputs of a machine.
     fn collect(&mut self, at: usize) {
         let elapsed = self.elapsed();
-        let Some(machine) = self.nodes[at].machine.as_mut() else {
+        let Node {
+            machine: Some(machine),
+            events,
+            ..
+        } = &mut self.nodes[at]
+        else {
             return;
         };
         let mut transmits = Vec::new();
@@ -542,7 +547,7 @@ impl World {
         let mut wants_key = false;
         while let Some(event) = machine.poll_event() {
             wants_key |= matches!(event, Event::KeyWanted { .. });
-            self.nodes[at].events.push((elapsed, event));
+            events.push((elapsed, event));
         }
         self.nodes[at].due = self.nodes[at]
             .machine
