@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use patronus_discovery::machine::{
     Arrival, Config, Counters, Destination, Door, Drop, Event, InterfaceId, Now, PORT, Transmit,
 };
-use patronus_discovery::{Header, Machine, MessageKind, SiteId, WallTime};
+use patronus_discovery::{Header, Machine, MessageKind, SiteId};
 
 use crate::network::{Network, Papers, START, epoch, lan};
 
@@ -214,8 +214,4 @@ pub fn kinds(sent: &[Transmit]) -> Vec<MessageKind> {
 
 pub fn is_to(transmit: &Transmit, host: u8) -> bool {
     matches!(transmit.to, Destination::Unicast { to, .. } if to == address(host))
-}
-
-pub fn later(wall: WallTime, span: Duration) -> WallTime {
-    wall + span
 }
