@@ -28,7 +28,6 @@ struct Beat {
     lan: LanInterface,
     round: u32,
     next_at: Instant,
-    last_at: Option<Instant>,
 }
 
 impl Lans {
@@ -46,7 +45,6 @@ impl Lans {
                         lan: *lan,
                         round: 0,
                         next_at: now + first,
-                        last_at: None,
                     };
                     self.beats.insert(lan.id, beat);
                 }
@@ -71,14 +69,10 @@ impl Lans {
         }
     }
 
-    /// Whether everybody on this LAN was told lately, or will be at once.
+    /// Whether everybody on this LAN is told at once anyway. Who came since the last time has not heard that.
     pub fn is_fresh(&self, id: InterfaceId, now: Instant) -> bool {
-        self.beats.get(&id).is_some_and(|beat| {
-            let was = beat
-                .last_at
-                .is_some_and(|at| now.saturating_duration_since(at) < QUICK);
-            was || beat.next_at <= now + QUICK
-        })
+        let beat = self.beats.get(&id);
+        beat.is_some_and(|beat| beat.next_at <= now + QUICK)
     }
 
     fn groups(&self) -> Vec<Destination> {
@@ -94,7 +88,6 @@ impl Lans {
         for beat in self.beats.values_mut().filter(|beat| beat.next_at <= now) {
             due.push((beat.lan, beat.round < QUICK_ROUNDS));
             beat.round = beat.round.saturating_add(1);
-            beat.last_at = Some(now);
             beat.next_at = now + dice.about(interval(beat.round));
         }
         due

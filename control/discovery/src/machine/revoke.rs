@@ -145,8 +145,18 @@ impl Machine {
     }
 
     fn revocations_changed(&mut self, part: RevocationPart, from: Option<SiteId>, now: Now) {
-        self.flood
-            .add(Message::RevocationPart(part), from, true, now.instant);
+        let message = Message::RevocationPart(part);
+        // Whom it names is told too, before its tunnel goes.
+        let named: Vec<SiteId> = self
+            .sites
+            .connected()
+            .filter(|site| self.revocations.is_site_revoked(site.id))
+            .map(|site| site.id)
+            .collect();
+        for id in named {
+            self.send(&message, Destination::Site(id));
+        }
+        self.flood.add(message, from, true, now.instant);
         self.drop_revoked();
         self.tell_everybody(now);
     }

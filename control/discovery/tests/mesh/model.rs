@@ -194,7 +194,9 @@ fn step(bench: &mut Bench, others: &mut [Other], model: &mut Model, rng: &mut Te
             format!("renew {at}")
         }
         _ => {
-            let keeps_cache = rng.chance(0.7);
+            // Revocations come back from those who heard of them: the model is too simple for that.
+            let is_any_revoked = model.sites.iter().any(|site| site.is_revoked);
+            let keeps_cache = rng.chance(0.7) || is_any_revoked;
             restart(bench, keeps_cache);
             model.restart(now);
             if !keeps_cache {

@@ -205,6 +205,7 @@ fn a_long_revocation_list_arrives_whole() {
     for part in world.network.revoke(1, &ids, at) {
         world.revoke(1, part);
     }
+    world.kill(3, true);
     world.start(3);
     world.run(60 * SECOND);
     let state = |world: &World, at: usize| {
