@@ -68,7 +68,7 @@ fn a_lan_that_loses_a_fifth_converges_all_the_same() {
     };
     let mut world = lan_of(4, 20, lan);
     world.start_all();
-    let took = world.run_until(180 * SECOND, World::has_converged);
+    let took = world.run_until(400 * SECOND, World::has_converged);
     println!("20 sites, a fifth lost: {took:?}");
     assert!(took.is_some());
 }
