@@ -157,7 +157,12 @@ impl Entry {
 
     /// Ends the class's violation if it is over; true where it did.
     pub(super) fn recover(&mut self, number: usize, class: &ClassConfig, now: Time) -> bool {
-        self.is_usable() && self.watches[number].recover(class, &self.averages, &self.history, now)
+        let is_over = self.is_usable()
+            && self.watches[number].recover(class, &self.averages, &self.history, now);
+        if is_over {
+            self.history.forget_trouble(now);
+        }
+        is_over
     }
 
     /// Forgets penalties and hold-downs.

@@ -109,6 +109,21 @@ impl LossHistory {
         guarded.max(data.share())
     }
 
+    /// Forgets what was before the last 30 to 40 s: the path is well again, and what it lost before says nothing of it.
+    pub(super) fn forget_trouble(&mut self, now: Time) {
+        let number = number(now);
+        for back in HALF_MINUTE + 1..BUCKETS as u64 {
+            let Some(old) = number.checked_sub(back) else {
+                return;
+            };
+            if old <= self.at && self.at - old < BUCKETS as u64 {
+                let old = (old % BUCKETS as u64) as usize;
+                self.buckets[0][old] = Bucket::default();
+                self.buckets[1][old] = Bucket::default();
+            }
+        }
+    }
+
     /// What was lost over the last 30 to 40 s, in percent, in the worse direction; `None` where too little was sent.
     pub(super) fn half_minute_pct(&self, now: Time) -> Option<f64> {
         let known = DIRECTIONS.map(|direction| {
