@@ -69,7 +69,8 @@ const REFUSAL_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const HELLO_TOS: u8 = 0xc0;
 /// Standing of paths without traffic is published this often, otherwise with every timer.
 const REFRESH_IDLE: Duration = Duration::from_secs(1);
-/// Traffic this long ago makes a peer quiet: its standing is published less often.
+/// Traffic this long ago makes a peer quiet: its paths are probed at the idle cadence, its standing is published less
+/// often.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
 const TRACE_VERSION: u32 = 1;
 
@@ -335,6 +336,7 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         }
         observe_loads(engine, slot, paths, time);
         let is_quiet = time.since(paths.traffic_at) > QUIET_AFTER;
+        paths.prober.set_quiet(is_quiet, time);
         if !is_quiet || time.since(paths.refreshed_at) >= REFRESH_IDLE {
             refresh(engine, slot, paths, time);
         }
