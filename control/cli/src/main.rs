@@ -190,6 +190,8 @@ enum BenchVerb {
     Engine(bench::EngineArgs),
     /// Policy tables at scale: compiling, changing, judging, memory
     Policy(bench::PolicyArgs),
+    /// What it costs to measure the paths to many sites
+    Paths(bench::PathsArgs),
     /// What two gateways carry, at what delay and with what loss, after RFC 2544
     Throughput(lab_bench::ThroughputArgs),
     /// Handshakes per second, and what an established peer keeps during an initiation flood

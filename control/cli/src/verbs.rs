@@ -80,6 +80,7 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Aead(args) => bench::aead(args),
         BenchVerb::Engine(args) => bench::engine(args),
         BenchVerb::Policy(args) => bench::policy(args),
+        BenchVerb::Paths(args) => bench::paths(args),
         BenchVerb::Throughput(args) => lab_bench::throughput(args),
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
         BenchVerb::Failover(args) => lab_bench::failover(args),
