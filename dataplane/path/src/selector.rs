@@ -94,6 +94,9 @@ struct Class {
     levels: Levels,
     /// When it followed the peer last.
     followed_at: Option<Time>,
+    /// The path that it left then.
+    #[serde(default)]
+    followed_from: Option<PathIndex>,
     /// The path that has been better, since when.
     hold: Option<Hold>,
     /// When it changed of its own will last.

@@ -138,9 +138,15 @@ fn delays(seed: u64, fault: impl Fn(&mut Link)) -> Vec<[f64; 2]> {
     delays
 }
 
+/// Gateways to try; `PATRONUS_TRIALS` asks for more.
+fn seeds() -> u64 {
+    let wanted = std::env::var("PATRONUS_TRIALS").ok();
+    wanted.and_then(|it| it.parse().ok()).unwrap_or(4)
+}
+
 /// All delays of a few seeds, sorted, in seconds.
 fn sorted(fault: impl Fn(&mut Link)) -> Vec<f64> {
-    let rounds = (0..4).flat_map(|seed| {
+    let rounds = (0..seeds()).flat_map(|seed| {
         let rounds = delays(seed, &fault);
         println!("seed {seed}: {rounds:.1?}");
         rounds

@@ -81,6 +81,15 @@ impl Lost {
         }
         f64::from(self.lost) / f64::from(self.of)
     }
+
+    /// The share that may be lost where chance, within two standard deviations, made it that few.
+    fn most(self) -> f64 {
+        if self.of == 0 {
+            return 1.0;
+        }
+        let lost = f64::from(self.lost);
+        (lost + 1.0 + 2.0 * (lost + 1.0).sqrt()) / f64::from(self.of)
+    }
 }
 
 impl LossHistory {
@@ -97,12 +106,16 @@ impl LossHistory {
         bucket.data_lost = bucket.data_lost.saturating_add(lost.min(sent));
     }
 
-    /// The share lost over the last minute in one direction, guarded against small numbers: what nothing is known of has
-    /// lost 1.7 %.
+    /// The share that is lost in one direction, guarded against small numbers: what nothing is known of has lost 1.7 %.
+    /// That of the last minute, or of the last 10 to 20 s where even chance explains no more than that much: a path that
+    /// lost before and loses no longer is not to speak for a minute. Data speaks for as long only, since a path that was
+    /// left carries none that could speak against it.
     pub(super) fn shared(&self, direction: Direction, now: Time) -> f64 {
-        let (probes, data) = self.sum(direction, BUCKETS as u64 - 1, now);
+        let (probes, _) = self.sum(direction, BUCKETS as u64 - 1, now);
+        let (recent, data) = self.sum(direction, 1, now);
         let guarded =
             f64::from(probes.lost.saturating_add(1)) / f64::from(probes.of.saturating_add(PRIOR));
+        let guarded = guarded.min(recent.most());
         if data.of < DATA_MIN {
             return guarded;
         }
