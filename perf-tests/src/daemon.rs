@@ -374,9 +374,9 @@ fn raw_pid(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("the kernel's process ids fit an i32"))
 }
 
-/// How long a program may take until it answers.
-const READY_MAX: Duration = Duration::from_secs(10);
-/// How long a program may take to end.
-const STOP_MAX: Duration = Duration::from_secs(3);
+/// How long a program may take until it answers: longer than a busy machine keeps it from its work.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// How long a program may take to end, likewise.
+const STOP_MAX: Duration = Duration::from_secs(30);
 /// How much of a log goes into an error.
 const LOG_LINES_MAX: usize = 6;
