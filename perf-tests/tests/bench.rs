@@ -188,6 +188,7 @@ fn a_benchmark_that_is_interrupted_ends_with_code_130_and_no_document() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .unwrap();
+        common::await_handler_of_ctrl_c(child.id());
         std::thread::sleep(std::time::Duration::from_secs(1));
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap());
         nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
