@@ -6,15 +6,21 @@
 mod common;
 
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use patronus_lab::Program;
 use serde_json::Value;
 
-fn program() -> Option<Program> {
+/// The program, and the machine: two benchmarks at once would measure each other.
+fn program() -> Option<(Program, MutexGuard<'static, ()>)> {
+    static MACHINE: Mutex<()> = Mutex::new(());
     if !common::can_run() {
         return None;
     }
-    common::patronus()
+    let program = common::patronus()?;
+    // Another test that failed is no reason to fail.
+    let machine = MACHINE.lock().unwrap_or_else(PoisonError::into_inner);
+    Some((program, machine))
 }
 
 /// The document of a benchmark that must succeed.
@@ -44,7 +50,7 @@ fn adds_up(packets: &Value) -> bool {
 
 #[test]
 fn a_quick_throughput_run_has_every_part_of_the_method_for_every_size_and_is_balanced() {
-    let Some(program) = program() else {
+    let Some((program, _machine)) = program() else {
         return;
     };
     let document = document(&program, &["throughput"]);
@@ -80,7 +86,7 @@ fn a_quick_throughput_run_has_every_part_of_the_method_for_every_size_and_is_bal
 
 #[test]
 fn a_quick_handshakes_run_is_confirmed_by_the_gateway_and_drops_the_floods_for_their_reasons() {
-    let Some(program) = program() else {
+    let Some((program, _machine)) = program() else {
         return;
     };
     let arguments = ["handshakes", "--initiators", "40", "--flood-pps", "5000"];
@@ -132,7 +138,7 @@ fn is_whole_run_of_handshakes(document: &Value) -> Result<(), String> {
 
 #[test]
 fn a_quick_comparison_has_a_row_for_each_program_and_says_how_to_get_the_others() {
-    let Some(program) = program() else {
+    let Some((program, _machine)) = program() else {
         return;
     };
     let output = Command::new(program.binary())
@@ -183,7 +189,7 @@ fn a_quick_comparison_has_a_row_for_each_program_and_says_how_to_get_the_others(
 
 #[test]
 fn a_benchmark_that_is_interrupted_ends_with_code_130_and_no_document() {
-    let Some(program) = program() else {
+    let Some((program, _machine)) = program() else {
         return;
     };
     for bench in ["throughput", "handshakes"] {
@@ -207,7 +213,7 @@ fn a_benchmark_that_is_interrupted_ends_with_code_130_and_no_document() {
 
 #[test]
 fn a_quick_run_before_the_gateways_has_costs_drops_and_what_a_flooded_peer_keeps() {
-    let Some(program) = program() else {
+    let Some((program, _machine)) = program() else {
         return;
     };
     let output = Command::new(program.binary())
