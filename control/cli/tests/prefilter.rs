@@ -418,10 +418,21 @@ fn two_gateways_on_one_interface_leave_each_other_alone() {
     );
 
     // Each judges its own port.
-    let reports = [(&mut one, PORT), (&mut two, PORT + 1)].map(|(daemon, port)| {
+    let dropped = |api: &str| {
+        let path = std::path::Path::new(api);
+        let ask = || patronus_api::Client::connect(path)?.prefilter();
+        let counts = place.namespace.run(ask).unwrap().unwrap().counts;
+        let found = counts.iter().find(|count| count.reason == "drop_type");
+        found.is_some_and(|count| count.packets > 0)
+    };
+    let gateways = [
+        (&mut one, PORT, patronus_api::SOCKET_PATH),
+        (&mut two, PORT + 1, "/run/other/patronus.sock"),
+    ];
+    let reports = gateways.map(|(daemon, port, api)| {
         let attacker = socket(&outside, SocketAddr::new([198, 18, 1, 2].into(), port));
         junk(&attacker, 32);
-        std::thread::sleep(Duration::from_millis(100));
+        until("its junk is dropped", || dropped(api));
         daemon.signal(Signal::SIGTERM);
         daemon.wait_end(PATIENCE);
         daemon.read_raw_report()
