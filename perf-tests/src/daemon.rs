@@ -48,7 +48,7 @@ pub struct GatewayReport {
     pub worker_panics: u64,
 }
 
-/// Packet counters of one or more gateways: `rx = tx + consumed + staged + Σ drops`.
+/// Packet counters of one or more gateways: `rx + divided = tx + consumed + staged + Σ drops`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packets {
     /// Packets that came in from TUN or UDP.
@@ -63,6 +63,9 @@ pub struct Packets {
     /// Handshakes and keepalives the gateway made itself; outside the balance.
     #[serde(default)]
     pub own_sent: u64,
+    /// Packets that came in addition when others were divided for a narrow path.
+    #[serde(default)]
+    pub divided: u64,
     /// Packets dropped, by reason.
     #[serde(default)]
     pub drops: BTreeMap<String, u64>,
@@ -76,6 +79,7 @@ impl Packets {
         self.consumed += other.consumed;
         self.staged += other.staged;
         self.own_sent += other.own_sent;
+        self.divided += other.divided;
         for (reason, count) in &other.drops {
             *self.drops.entry(reason.clone()).or_default() += count;
         }
@@ -83,7 +87,8 @@ impl Packets {
 
     /// Whether every packet that came in is accounted for.
     pub fn is_balanced(&self) -> bool {
-        self.rx == self.tx + self.consumed + self.staged + self.drops.values().sum::<u64>()
+        self.rx + self.divided
+            == self.tx + self.consumed + self.staged + self.drops.values().sum::<u64>()
     }
 }
 
@@ -356,6 +361,9 @@ fn prepare_files(program: &Program, config: &GatewayConfig) -> std::io::Result<F
     fs::create_dir_all(program::STATE_DIR)?;
     fs::create_dir_all("/run/wireguard")?;
     for (path, text) in program.files(config) {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
         private_file(&path)?.write_all(text.as_bytes())?;
     }
     private_file(&program::log_path(&config.interface))

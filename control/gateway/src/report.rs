@@ -31,7 +31,7 @@ pub struct Report {
     pub prefilter: BTreeMap<String, u64>,
 }
 
-/// Packets by fate. A superpacket counts its segments. `rx = tx + consumed + sum(drops)` when `staged` is 0.
+/// Packets by fate. A superpacket counts its segments. `rx + divided = tx + consumed + staged + sum(drops)`.
 #[derive(Debug, Serialize)]
 pub struct Packets {
     /// Came in, from the TUN and from the uplinks.
@@ -46,6 +46,8 @@ pub struct Packets {
     pub own_sent: u64,
     /// Packets that one worker gave to another.
     pub handed: u64,
+    /// Packets that came in addition when others were divided for a narrow path.
+    pub divided: u64,
     /// Dropped, by reason; reasons that did not occur are left out.
     pub drops: BTreeMap<&'static str, u64>,
 }
@@ -72,6 +74,7 @@ impl Report {
                 staged: sum.staged,
                 own_sent: sum.own_sent,
                 handed: sum.handed_in,
+                divided: sum.divided,
                 drops: sum
                     .drops_by_reason()
                     .map(|(reason, packets)| (reason.name(), packets))
