@@ -71,6 +71,8 @@ pub(crate) const HELLO_TOS: u8 = 0xc0;
 const REFRESH_IDLE: Duration = Duration::from_secs(1);
 /// Traffic this long ago makes a peer quiet: its standing is published less often.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
+/// A path that goes now to this address and now to that one says so this often.
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 const TRACE_VERSION: u32 = 1;
 
 /// What becomes of the paths to one peer.
@@ -107,6 +109,14 @@ pub(crate) struct PeerPaths {
     loaded: u8,
     loads_at: Time,
     refreshed_at: Time,
+    moves: Moves,
+}
+
+/// Where each path went when an event last told of it, and when that was.
+#[derive(Default)]
+struct Moves {
+    told: [Option<Endpoint>; PATHS_MAX],
+    at: [Option<Time>; PATHS_MAX],
 }
 
 /// When which peer's machines want to run. Entries that came too early are entered anew, so each peer has hardly more
@@ -168,6 +178,7 @@ impl PeerPaths {
             loaded: 0,
             loads_at: time,
             refreshed_at: Time(0),
+            moves: Moves::default(),
         })
     }
 
