@@ -369,6 +369,9 @@ fn prepare_files(program: &Program, config: &GatewayConfig) -> std::io::Result<F
     fs::create_dir_all(program::STATE_DIR)?;
     fs::create_dir_all("/run/wireguard")?;
     for (path, text) in program.files(config) {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
         private_file(&path)?.write_all(text.as_bytes())?;
     }
     private_file(&program::log_path(&config.interface))

@@ -49,6 +49,35 @@ fn adds_up(packets: &Value) -> bool {
 }
 
 #[test]
+fn a_quick_look_at_the_console_has_a_first_frame_and_a_cost_for_each_size_of_terminal() {
+    let Some(program) = program() else {
+        return;
+    };
+    let output = Command::new(program.binary())
+        .args(["bench", "console", "--sites", "2", "--quick", "--json"])
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(document["schema"], "patronus-bench-report/1");
+    assert_eq!(document["is_measurement"], false);
+    let rows = document["rows"].as_array().unwrap();
+    let sizes: Vec<&str> = rows
+        .iter()
+        .map(|row| row["labels"]["terminal"].as_str().unwrap())
+        .collect();
+    assert_eq!(sizes, ["80x24", "160x50"]);
+    for row in rows {
+        let figure = |name: &str| row["figures"][name]["median"].as_f64().unwrap();
+        assert!(
+            figure("first_frame") > 0.0 && figure("cpu") > 0.0,
+            "{row:#}"
+        );
+    }
+}
+
+#[test]
 fn a_quick_throughput_run_has_every_part_of_the_method_for_every_size_and_is_balanced() {
     let Some((program, _machine)) = program() else {
         return;

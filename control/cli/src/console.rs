@@ -61,7 +61,7 @@ pub struct ConsoleArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ScreenArg {
+pub enum ScreenArg {
     Overview,
     Paths,
     Peers,
@@ -132,18 +132,18 @@ fn once(args: &ConsoleArgs, look: Look) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn theme_of_environment() -> ThemeName {
+pub fn theme_of_environment() -> ThemeName {
     ThemeName::from_environment(|name| std::env::var(name).ok())
 }
 
-fn terminal_size() -> Option<(u16, u16)> {
+pub fn terminal_size() -> Option<(u16, u16)> {
     if !std::io::stdout().is_terminal() {
         return None;
     }
     patronus_tui::terminal_size()
 }
 
-fn size(text: &str) -> Result<(u16, u16), String> {
+pub fn size(text: &str) -> Result<(u16, u16), String> {
     let parsed = text.split_once('x').and_then(|(columns, rows)| {
         let columns = columns.parse::<u16>().ok()?;
         Some((columns, rows.parse::<u16>().ok()?))
@@ -188,7 +188,7 @@ impl From<FormatArg> for OnceFormat {
     }
 }
 
-const SIZE: (u16, u16) = (80, 24);
+pub const SIZE: (u16, u16) = (80, 24);
 
 #[cfg(test)]
 mod tests {

@@ -2,6 +2,8 @@
 
 mod bench;
 mod console;
+mod console_bench;
+mod demo;
 mod failover_report;
 mod flows;
 mod gateway;
@@ -39,7 +41,8 @@ enum Verb {
     /// Run a gateway until SIGTERM or Ctrl-C; SIGHUP reloads its configuration
     Run(RunArgs),
     /// Show two or more gateways at work, in network namespaces made for it
-    Demo(DemoArgs),
+    #[command(after_help = demo::HELP)]
+    Demo(demo::DemoArgs),
     /// Run the sites of a file, with real gateways and bad uplinks, until Ctrl-C
     Lab(LabArgs),
     /// Look at configuration files
@@ -131,22 +134,6 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-struct DemoArgs {
-    /// Number of sites
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=8))]
-    sites: u8,
-    /// Length of each measurement in seconds
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    seconds: u64,
-    /// Print one JSON document and nothing else on standard output
-    #[arg(long)]
-    json: bool,
-    /// Stay up until Ctrl-C and say how to look inside
-    #[arg(long)]
-    keep: bool,
-}
-
-#[derive(Debug, Args)]
 struct LabArgs {
     /// The lab: sites, uplinks, impairments and their schedule, in TOML
     file: PathBuf,
@@ -200,6 +187,8 @@ enum BenchVerb {
     Failover(lab_bench::FailoverArgs),
     /// What the pre-filter costs, drops and keeps for an established peer during floods
     Prefilter(lab_bench::PrefilterArgs),
+    /// How soon the console shows something, and what it costs while it is open
+    Console(console_bench::ConsoleArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }

@@ -13,14 +13,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use patronus_api::ClientError;
 use patronus_gateway::RunOptions;
-use patronus_lab::{CompareOptions, DemoOptions, LabOptions};
+use patronus_lab::{CompareOptions, LabOptions};
 use patronus_tui::ConsoleError;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench,
-    console, flows, history, keys, lab_bench, lab_report, paths, peers, policy, prefilter, replay,
-    shell, status, workers,
+    BenchVerb, CompareArgs, ConfigVerb, ImportVerb, LabArgs, RunArgs, Verb, bench, console,
+    console_bench, demo, flows, history, keys, lab_bench, lab_report, paths, peers, policy,
+    prefilter, replay, shell, status, workers,
 };
 
 /// Runs a verb.
@@ -50,7 +50,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),
         Verb::Genpsk => keys::genpsk().map(done),
-        Verb::Demo(args) => demo(&args).map(done),
+        Verb::Demo(args) => demo::demo(&args).map(done),
         Verb::Lab(args) => lab(args).map(done),
         Verb::Bench(verb) => measure(verb).map(done),
     };
@@ -85,6 +85,7 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
         BenchVerb::Failover(args) => lab_bench::failover(args),
         BenchVerb::Prefilter(args) => lab_bench::prefilter(args),
+        BenchVerb::Console(args) => console_bench::console(args),
         BenchVerb::Compare(args) => compare(args),
     }
 }
@@ -104,17 +105,6 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         exit_with_stdin: args.exit_with_stdin,
         report: args.report,
     })
-}
-
-fn demo(args: &DemoArgs) -> anyhow::Result<()> {
-    let options = DemoOptions {
-        sites: usize::from(args.sites),
-        seconds: args.seconds as f64,
-        json: args.json,
-        keep: args.keep,
-        binary: this_binary()?,
-    };
-    patronus_lab::demo(&options).map(drop)
 }
 
 fn lab(args: LabArgs) -> anyhow::Result<()> {

@@ -21,7 +21,7 @@ pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     Config::parse(&text, &origin)?.resolve(|file| read_secret(&folder.join(file)))
 }
 
-/// `patronus config check FILE`: loads the file and says in one line what it sets up.
+/// `patronus config check FILE`: loads the file and says what it sets up.
 pub fn check(path: &Path) -> Result<Summary, ConfigErrors> {
     let config = load(path)?;
     Ok(Summary::new(&path.to_string_lossy(), &config))

@@ -39,7 +39,7 @@ use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
-use crate::prefilter::{DeniedEverywhere, Prefilter};
+use crate::prefilter::{DeniedEverywhere, Prefilter, PrefilterMetrics};
 use crate::recorder::{Recorder, history_of};
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
@@ -246,7 +246,10 @@ impl Daemon {
             }),
             offload: offload.to_string(),
             cipher: registry.cipher().to_string(),
-            metrics: Vec::new(),
+            metrics: vec![
+                Box::new(PrefilterMetrics(prefilter.clone())),
+                Box::new(xdp.told()),
+            ],
         };
         let history = history_of(&config, &base_of(&options.config));
         let api_state = ApiState::new(live, dataplane, history, desk.clone(), seed)
@@ -345,16 +348,13 @@ impl Daemon {
         for why in &self.offload.why {
             tracing::info!("offload: {why}");
         }
-        for (path, family) in [
-            ("/proc/sys/net/ipv4/ip_forward", "ipv4.ip_forward"),
-            (V6_FORWARDING, "ipv6.conf.all.forwarding"),
-        ] {
-            if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
-                tracing::warn!(
-                    "net.{family} is 0: this machine forwards nothing between its LAN and the tunnel; \
-                     run `sysctl -w net.{family}=1`"
-                );
-            }
+        let is_off =
+            |path: &str| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+        for family in startup::not_forwarded(&self.config, is_off) {
+            tracing::warn!(
+                "net.{family} is 0: this machine forwards nothing between its LAN and the tunnel; \
+                 run `sysctl -w net.{family}=1`"
+            );
         }
     }
 
@@ -501,6 +501,10 @@ impl Daemon {
             Ok(new) => new,
             Err(errors) => {
                 tracing::error!("reload refused, the old configuration stays in force:\n{errors}");
+                let all = errors.to_string();
+                let first = all.lines().next().unwrap_or_default();
+                let told = format!("reload refused, the old configuration stays in force: {first}");
+                self.tell(GradeView::Bad, told);
                 return;
             }
         };
@@ -508,6 +512,7 @@ impl Daemon {
         self.reload_policy(&new).await;
         if let Err(error) = self.apply(new).await {
             tracing::error!("reload: {error:#}");
+            self.tell(GradeView::Bad, format!("reload: {error:#}"));
             // Whatever failed, policy waits for nothing.
             self.registry
                 .set_pods(pods_of(&self.config, &self.in_force));
@@ -515,7 +520,12 @@ impl Daemon {
             return;
         }
         self.configure_prefilter().await;
-        tracing::info!(peers = self.registry.peers().len(), "reloaded");
+        let peers = self.registry.peers().len();
+        tracing::info!(peers, "reloaded");
+        self.tell(
+            GradeView::Good,
+            format!("configuration reloaded; peers: {peers}"),
+        );
     }
 
     /// Changes what differs between the running configuration and `new`, and nothing else.
@@ -592,9 +602,9 @@ impl Daemon {
             (store, changes)
         };
         let Ok((store, changes)) = tokio::task::spawn_blocking(work).await else {
-            tracing::error!(
-                "policy: the compilation ended by a panic; what is in force stays: restart the gateway"
-            );
+            let why = "policy: the compilation ended by a panic; what is in force stays: restart the gateway";
+            tracing::error!("{why}");
+            self.tell(GradeView::Bad, why.to_owned());
             return;
         };
         self.in_force = store.in_force().clone();
@@ -604,7 +614,38 @@ impl Daemon {
             let generation = self.in_force.table.generation();
             tracing::info!(changes, generation, "policy loaded");
         }
+        self.tell_policy(changes, was);
         self.registry.set_policy(policy_of(new, &self.in_force));
+    }
+
+    /// The event of a load of policy: one that changed something, or of which a part was refused.
+    fn tell_policy(&self, changes: usize, was: bool) {
+        let refused = self.in_force.report.refused.len();
+        let is_faulty = self.in_force.report.diagnostics.iter();
+        let faults = is_faulty
+            .filter(|it| it.severity == Severity::Error)
+            .count();
+        let generation = self.in_force.table.generation();
+        let (grade, text) = match (faults, self.in_force.has_policy) {
+            (0, _) if changes == 0 => return,
+            (0, true) => (
+                GradeView::Good,
+                format!("policy generation {generation} is in force; objects changed: {changes}"),
+            ),
+            (0, false) if was => (
+                GradeView::Warning,
+                "no policy is in force any more".to_owned(),
+            ),
+            (0, false) => return,
+            (faults, _) => (
+                GradeView::Bad,
+                format!(
+                    "policy has faults: {faults}; objects changed: {changes}, kept as they were: {refused}; \
+                     `patronus policy check` says which"
+                ),
+            ),
+        };
+        self.tell(grade, text);
     }
 
     /// What the last load of policy said.
@@ -809,4 +850,3 @@ async fn stdin_ended(wanted: bool) {
 }
 
 const NO_NETLINK: &str = "cannot watch the uplinks: no netlink socket";
-const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";

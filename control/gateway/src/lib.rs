@@ -4,6 +4,7 @@
 //! workers (plain pinned threads) meet in [`exchange`]: snapshots go down, counters and events come up.
 
 mod af_xdp;
+mod af_xdp_metrics;
 mod api;
 mod daemon;
 mod denials;

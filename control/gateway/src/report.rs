@@ -31,7 +31,7 @@ pub struct Report {
     pub prefilter: BTreeMap<String, u64>,
 }
 
-/// Packets by fate. A superpacket counts its segments. `rx + divided = tx + consumed + sum(drops)` when `staged` is 0.
+/// Packets by fate. A superpacket counts its segments. `rx + divided = tx + consumed + staged + sum(drops)`.
 #[derive(Debug, Serialize)]
 pub struct Packets {
     /// Came in, from the TUN and from the uplinks.

@@ -72,6 +72,8 @@ const REFRESH_IDLE: Duration = Duration::from_secs(1);
 /// Traffic this long ago makes a peer quiet: its paths are probed at the idle cadence, its standing is published less
 /// often.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
+/// A path that goes now to this address and now to that one says so this often.
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 const TRACE_VERSION: u32 = 1;
 
 /// What becomes of the paths to one peer.
@@ -108,6 +110,14 @@ pub(crate) struct PeerPaths {
     loaded: u8,
     loads_at: Time,
     refreshed_at: Time,
+    moves: Moves,
+}
+
+/// Where each path went when an event last told of it, and when that was.
+#[derive(Default)]
+struct Moves {
+    told: [Option<Endpoint>; PATHS_MAX],
+    at: [Option<Time>; PATHS_MAX],
 }
 
 /// When which peer's machines want to run. Entries that came too early are entered anew, so each peer has hardly more
@@ -169,6 +179,7 @@ impl PeerPaths {
             loaded: 0,
             loads_at: time,
             refreshed_at: Time(0),
+            moves: Moves::default(),
         })
     }
 

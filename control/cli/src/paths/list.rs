@@ -111,8 +111,8 @@ fn details(peer: &PeerPathsView, path: &PathView) -> String {
         )),
     }
     parts.push(match path.mtu {
-        Some(mtu) => format!("MTU {mtu}"),
-        None => "MTU not known".to_owned(),
+        Some(mtu) => format!("outer MTU {mtu}"),
+        None => "outer MTU not known".to_owned(),
     });
     let classes = |is_it: &dyn Fn(&patronus_api::ClassRouteView) -> bool| {
         let names = peer.routes.iter().filter(|it| is_it(it));

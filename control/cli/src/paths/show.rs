@@ -70,7 +70,7 @@ fn for_people(path: &PathView, ascii: bool) -> String {
         traffic(path.rx_packets, path.rx_bytes, path.rx_bps),
     );
     line(
-        "MTU",
+        "outer MTU",
         path.mtu
             .map_or("not known".to_owned(), |mtu| format!("{mtu} bytes")),
     );
