@@ -50,7 +50,7 @@ fn adds_up(packets: &Value) -> bool {
 
 #[test]
 fn a_quick_look_at_the_console_has_a_first_frame_and_a_cost_for_each_size_of_terminal() {
-    let Some(program) = program() else {
+    let Some((program, _alone)) = program() else {
         return;
     };
     let output = Command::new(program.binary())
