@@ -367,7 +367,6 @@ mod tests {
                 consumed: 5,
                 staged: 0,
                 own_sent: 9,
-                divided: 0,
                 drops: [("no_route".to_owned(), 7)].into(),
             },
             balanced: true,
