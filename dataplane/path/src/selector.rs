@@ -602,7 +602,8 @@ impl Selector {
         });
         let mut least = [(true, f64::INFINITY); CLASSES_MAX];
         for entry in usable {
-            let loss = entry.history.shared(direction, self.now);
+            let is_carrying = entry.is_carrying(direction, self.now);
+            let loss = entry.history.shared(direction, is_carrying, self.now);
             for (least, watch) in least.iter_mut().zip(&entry.watches) {
                 let this = (watch.violated() != 0, loss);
                 if this < *least {

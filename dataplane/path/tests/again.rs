@@ -169,3 +169,10 @@ fn a_path_that_jitters_is_left_as_soon_after_all_others_did() {
     let longest_s = delays[delays.len() - 1];
     assert!(longest_s <= 1.5, "{longest_s} s");
 }
+
+#[test]
+fn a_path_that_swallows_data_is_left_as_soon_after_all_others_did() {
+    let delays = sorted(|link| link.loses_data = true);
+    let longest_s = delays[delays.len() - 1];
+    assert!(longest_s <= 3.0, "{longest_s} s");
+}

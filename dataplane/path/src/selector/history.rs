@@ -108,15 +108,15 @@ impl LossHistory {
 
     /// The share that is lost in one direction, guarded against small numbers: what nothing is known of has lost 1.7 %.
     /// That of the last minute, or of the last 10 to 20 s where even chance explains no more than that much: a path that
-    /// lost before and loses no longer is not to speak for a minute. Data speaks for as long only, since a path that was
-    /// left carries none that could speak against it.
-    pub(super) fn shared(&self, direction: Direction, now: Time) -> f64 {
+    /// lost before and loses no longer is not to speak for a minute. Data speaks while there is some: on a path that was
+    /// left, for its loss or because the peer left it, none follows that could speak against what was lost.
+    pub(super) fn shared(&self, direction: Direction, is_carrying: bool, now: Time) -> f64 {
         let (probes, _) = self.sum(direction, BUCKETS as u64 - 1, now);
         let (recent, data) = self.sum(direction, 1, now);
         let guarded =
             f64::from(probes.lost.saturating_add(1)) / f64::from(probes.of.saturating_add(PRIOR));
         let guarded = guarded.min(recent.most());
-        if data.of < DATA_MIN {
+        if data.of < DATA_MIN || !is_carrying {
             return guarded;
         }
         guarded.max(data.share())
