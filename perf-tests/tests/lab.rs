@@ -138,11 +138,12 @@ fn two_foreign_daemons_carry_traffic_between_sites() {
         verified_transfer(&two.host, &one.host, addr, 1 << 20, 7, REACH_MAX).unwrap();
     }
     let bulk = BulkTcp::start(&one.host, &two.host, two.host_addr(Family::V4), 2).unwrap();
-    let has_come = (0..6000).any(|_| {
+    // The kernel counts a program's time by ticks.
+    let is_seen = (0..6000).any(|_| {
         std::thread::sleep(Duration::from_millis(10));
-        bulk.received_bytes() > 0
+        bulk.received_bytes() > 0 && gateway_one.cpu_seconds().unwrap() > 0.0
     });
-    assert!(has_come, "no byte came in a minute");
+    assert!(is_seen, "no byte came in a minute, or at no cost");
     bulk.finish().unwrap();
 
     let device = gateway_one.device().unwrap();
@@ -152,7 +153,6 @@ fn two_foreign_daemons_carry_traffic_between_sites() {
         peer.rx_bytes > 1 << 20 && peer.last_handshake.is_some(),
         "{peer:?}"
     );
-    assert!(gateway_one.cpu_seconds().unwrap() > 0.0);
     assert!(gateway_two.rss_max_bytes().unwrap() > 1 << 20);
 
     gateway_one.stop().unwrap();
