@@ -106,7 +106,7 @@ fn the_wan_object_has_the_maps() {
             BPF_MAP_TYPE_PERCPU_ARRAY,
             4,
             size_of::<WanCountersValue>(),
-            WAN_PLACES as usize,
+            WAN_PLACES,
         ),
         ("WAN_SOURCES4", BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1),
         ("WAN_SOURCES6", BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1),

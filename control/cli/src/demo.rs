@@ -65,7 +65,8 @@ pub fn demo(args: &DemoArgs) -> anyhow::Result<()> {
 
 fn live(args: &DemoArgs) -> anyhow::Result<()> {
     // Said before a lab is built for nobody.
-    if !args.once && !(std::io::stdin().is_terminal() && std::io::stdout().is_terminal()) {
+    let has_terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
+    if !args.once && !has_terminal {
         bail!(
             "the console needs a terminal; without one, `patronus demo --console --once` writes a screen and \
              `patronus demo` a table"

@@ -99,9 +99,8 @@ page() { # FILE
 page "$here/../console.md"
 page "$here/../cli.md"
 term send-keys -t demo q
-for _ in $(seq 300); do
-    kill -0 "$pid" 2>/dev/null || break
+for _ in $(seq 600); do
+    grep -q 'balanced' "$work/log" && break
     sleep 0.1
 done
-kill -0 "$pid" 2>/dev/null && fail "the demo did not end by q"
-tail -n 2 "$work/log"
+grep -A1 '^.*down:' "$work/log" || fail "the demo did not end by q"
