@@ -5,6 +5,8 @@
 
 mod af_xdp;
 mod api;
+mod config_book;
+mod config_store;
 mod daemon;
 mod denials;
 pub mod exchange;
