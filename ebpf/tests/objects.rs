@@ -115,7 +115,7 @@ fn the_wan_object_has_the_maps() {
             BPF_MAP_TYPE_HASH,
             4,
             4,
-            patronus_ebpf::WanFilter::RECEIVERS_MAX,
+            patronus_ebpf::WanFilter::RECEIVERS_MAX as u32,
         ),
         (
             "WAN_RATES",
@@ -129,7 +129,7 @@ fn the_wan_object_has_the_maps() {
     for (name, kind, key, value, entries) in maps {
         let map = &object.maps[name];
         let found = (map.map_type(), map.key_size(), map.max_entries());
-        assert_eq!(found, (kind as u32, key as u32, entries as u32), "{name}");
+        assert_eq!(found, (kind as u32, key as u32, entries), "{name}");
         // The value of a map of maps is a descriptor, which nobody declares.
         if kind != BPF_MAP_TYPE_ARRAY_OF_MAPS {
             assert_eq!(map.value_size(), value as u32, "{name}");

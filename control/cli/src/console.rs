@@ -111,7 +111,7 @@ pub fn console(args: &ConsoleArgs) -> anyhow::Result<()> {
             // A gateway that is not there is said at once; one that goes away later is waited for.
             args.gateway.connect()?.status()?;
             Box::new(GatewayFeed {
-                socket: args.gateway.socket().to_owned(),
+                socket: args.gateway.socket()?.to_owned(),
                 interval_ms: args.interval,
             })
         }
@@ -126,7 +126,7 @@ fn once(args: &ConsoleArgs, look: Look) -> anyhow::Result<()> {
     let format = args.format.into();
     let text = match &args.replay {
         Some(path) => patronus_tui::once_replayed(look, size, path, format)?,
-        None => patronus_tui::once(look, size, args.gateway.socket(), format)?,
+        None => patronus_tui::once(look, size, args.gateway.socket()?, format)?,
     };
     print::text_out(&text);
     Ok(())

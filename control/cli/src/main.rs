@@ -1,9 +1,13 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
 mod bench;
+mod bugreport;
+mod capture;
+mod config;
 mod console;
 mod console_bench;
 mod demo;
+mod doctor;
 mod failover_report;
 mod flows;
 mod gateway;
@@ -11,6 +15,7 @@ mod history;
 mod keys;
 mod lab_bench;
 mod lab_report;
+mod monitor;
 mod paths;
 mod peers;
 mod policy;
@@ -20,7 +25,9 @@ mod print;
 mod replay;
 mod shell;
 mod status;
+mod trace;
 mod verbs;
+mod version;
 mod workers;
 
 use std::path::PathBuf;
@@ -45,9 +52,9 @@ enum Verb {
     Demo(demo::DemoArgs),
     /// Run the sites of a file, with real gateways and bad uplinks, until Ctrl-C
     Lab(LabArgs),
-    /// Look at configuration files
+    /// Check, compare and apply configurations, and go back to earlier ones
     #[command(subcommand)]
-    Config(ConfigVerb),
+    Config(config::ConfigVerb),
     /// Check, test, list and compare policies: Kubernetes NetworkPolicy in files
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
@@ -85,6 +92,24 @@ enum Verb {
     /// Tell what happened to paths, peers and uplinks, and why
     #[command(after_help = paths::EVENTS_HELP)]
     Events(paths::EventsArgs),
+    /// Print everything that happens as JSON lines, for programs
+    #[command(after_help = monitor::HELP)]
+    Monitor(monitor::MonitorArgs),
+    /// Show where traffic to a site or an address goes, hop by hop
+    #[command(after_help = trace::HELP)]
+    Trace(trace::TraceArgs),
+    /// Write packets inside and outside the tunnel into a file for Wireshark
+    #[command(after_help = capture::HELP)]
+    Capture(capture::CaptureArgs),
+    /// Find out what is wrong with this machine and its gateway, and what to do
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
+    /// Write a folder with what helps to find a fault, without keys
+    #[command(after_help = bugreport::HELP)]
+    Bugreport(bugreport::BugreportArgs),
+    /// Tell the versions of this program and of the running gateway
+    #[command(after_help = version::HELP)]
+    Version(version::VersionArgs),
     /// Decide again what a gateway decided about its paths, from a recorded trace
     #[command(after_help = replay::HELP)]
     Replay(replay::ReplayArgs),
@@ -146,15 +171,6 @@ struct LabArgs {
     /// Print one JSON document a line and nothing else on standard output
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigVerb {
-    /// Say whether a configuration file is right, and what it means
-    Check {
-        /// The file
-        file: PathBuf,
-    },
 }
 
 #[derive(Debug, Subcommand)]

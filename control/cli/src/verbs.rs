@@ -18,9 +18,9 @@ use patronus_tui::ConsoleError;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, ImportVerb, LabArgs, RunArgs, Verb, bench, console,
-    console_bench, demo, flows, history, keys, lab_bench, lab_report, paths, peers, policy,
-    prefilter, replay, shell, status, workers,
+    BenchVerb, CompareArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, bugreport, capture, config,
+    console, console_bench, demo, doctor, flows, history, keys, lab_bench, lab_report, monitor,
+    paths, peers, policy, prefilter, replay, shell, status, trace, version, workers,
 };
 
 /// Runs a verb.
@@ -28,7 +28,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
     let done = |()| 0;
     let outcome = match verb {
         Verb::Run(args) => run(args).map(done),
-        Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
+        Verb::Config(verb) => config::run(&verb),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
         Verb::Console(args) => console::console(&args).map(done),
@@ -44,6 +44,12 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Path(verb) => paths::run(&verb),
         Verb::Ping(args) => paths::ping(&args),
         Verb::Events(args) => paths::events(&args),
+        Verb::Monitor(args) => monitor::monitor(&args),
+        Verb::Trace(args) => trace::trace(&args),
+        Verb::Capture(args) => capture::capture(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Bugreport(args) => bugreport::bugreport(&args),
+        Verb::Version(args) => version::version(&args),
         Verb::Replay(args) => replay::run(&args).map(done),
         Verb::Prefilter(verb) => prefilter::run(&verb),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
@@ -172,11 +178,6 @@ pub fn peers(
 /// The program that the lab starts as a gateway: this one.
 pub fn this_binary() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find the running program's file")
-}
-
-fn check(file: &Path) -> anyhow::Result<()> {
-    println!("{}", patronus_config::check(file)?);
-    Ok(())
 }
 
 fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {

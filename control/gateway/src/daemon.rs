@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod configuring;
 mod guard;
 mod requests;
 
@@ -27,7 +28,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::af_xdp::XdpUplinks;
-use crate::api::{ApiServer, ApiState, Dataplane, WorkerCounts};
+use crate::api::{ApiServer, ApiState, Dataplane, TlsServer, WorkerCounts};
+use crate::config_book::{self, Begun, ConfigBook, ConfigCall};
+use crate::config_store::Now;
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::facts::RunningWorkers;
@@ -74,7 +77,7 @@ pub struct RunOptions {
 /// # Errors
 /// One line that says what is missing and what fixes it.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
-    let config = patronus_config::load(&options.config)?;
+    let begun = config_book::begin(&options.config, &Now::read())?;
     let report = options.report.as_deref().map(ReportFile::create);
     let report = report.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -82,7 +85,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control thread's runtime")?;
     let outcome = runtime.block_on(async {
-        let (mut daemon, doors) = Daemon::start(config, options).await?;
+        let (mut daemon, doors) = Daemon::begin(begun, options).await?;
         let outcome = daemon.control(doors).await;
         daemon.stop(report).and(outcome)
     });
@@ -93,7 +96,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
 
 struct Daemon {
     config: Config,
+    /// The configuration of the start: what takes effect then only is in force as it stands here.
+    started: Config,
     config_path: PathBuf,
+    book: Arc<ConfigBook>,
     registry: Registry,
     link: Link,
     exchange: Arc<Exchange>,
@@ -104,6 +110,7 @@ struct Daemon {
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
     metrics: Option<MetricsServer>,
+    tls: Option<TlsServer>,
     recorder: Recorder,
     api_state: Arc<ApiState>,
     desk: Arc<PathDesk>,
@@ -129,6 +136,7 @@ struct Daemon {
 /// Where control hears from.
 struct Doors {
     calls: mpsc::Receiver<Call>,
+    config_calls: mpsc::Receiver<ConfigCall>,
     signals: Signals,
     exit_with_stdin: bool,
 }
@@ -152,7 +160,23 @@ impl Signals {
 }
 
 impl Daemon {
-    async fn start(config: Config, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+    /// Starts; what waits for its confirmation and cannot be started gives way to what was before.
+    async fn begin(mut begun: Begun, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+        let started = match Self::start(&begun, options).await {
+            Err(error) if begun.is_pending(&Now::read()) => {
+                begun.go_back(&format!("{error:#}"), &Now::read())?;
+                Self::start(&begun, options).await?
+            }
+            other => other?,
+        };
+        for (grade, text) in begun.notes {
+            started.0.say(grade, text);
+        }
+        Ok(started)
+    }
+
+    async fn start(begun: &Begun, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+        let (config, book) = (begun.config.clone(), begun.book.clone());
         // Before any door opens: no packet passes without it.
         let seed = startup::random_seed();
         let store = load_policy(&config, &options.config, seed).await?;
@@ -253,13 +277,23 @@ impl Daemon {
         };
         let history = history_of(&config, &base_of(&options.config));
         let api_state = ApiState::new(live, dataplane, history, desk.clone(), seed)
-            .with_prefilter(prefilter.clone());
+            .with_prefilter(prefilter.clone())
+            .with_config(book.clone());
         let ports = uplinks.ports();
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
         let metrics = match config.api.metrics_listen {
             Some(addr) => {
                 let server = MetricsServer::open(addr.addr(), api_state.clone()).await?;
                 tracing::info!(addr = %server.addr(), "metrics are served at /metrics");
+                Some(server)
+            }
+            None => None,
+        };
+        let tls = match &config.api.listen {
+            Some(listen) => {
+                let base = base_of(&options.config);
+                let server = TlsServer::open(listen, &base, api_state.clone()).await?;
+                tracing::info!(addr = %server.addr(), "the API is served by TCP with TLS");
                 Some(server)
             }
             None => None,
@@ -290,8 +324,11 @@ impl Daemon {
             threads.push(worker::spawn(seed).context("cannot start a worker thread")?);
         }
 
+        let config_calls = book.take_calls().context("the start was begun twice")?;
         let mut daemon = Self {
             config_path: options.config.clone(),
+            book,
+            started: config.clone(),
             registry,
             link,
             exchange,
@@ -302,6 +339,7 @@ impl Daemon {
             uapi: Some(uapi),
             api: Some(api),
             metrics,
+            tls,
             recorder: Recorder::new(epoch),
             api_state,
             desk,
@@ -326,6 +364,7 @@ impl Daemon {
         daemon.log_start(tun.backend);
         let doors = Doors {
             calls,
+            config_calls,
             signals,
             exit_with_stdin: options.exit_with_stdin,
         };
@@ -380,6 +419,7 @@ impl Daemon {
                     // The client may have left; then nobody wants the answer.
                     let _ = reply.send(self.answer(request).await);
                 }
+                Some(call) = doors.config_calls.recv() => self.take_config_call(call).await,
                 Some((name, addr)) = resolved.recv() => {
                     if self.registry.set_resolved(name, addr) {
                         self.publish();
@@ -391,6 +431,7 @@ impl Daemon {
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
                     self.check_interface()?;
+                    self.check_deadline().await;
                     self.retry_uplinks();
                     self.prefilter.look(None);
                     self.learn_receivers();
@@ -494,38 +535,6 @@ impl Daemon {
             .publish(live(&self.config, &self.registry, snapshot, in_force));
         self.via.published();
         self.readdress_prefilter();
-    }
-
-    async fn reload(&mut self) {
-        let new = match patronus_config::load(&self.config_path) {
-            Ok(new) => new,
-            Err(errors) => {
-                tracing::error!("reload refused, the old configuration stays in force:\n{errors}");
-                let all = errors.to_string();
-                let first = all.lines().next().unwrap_or_default();
-                let told = format!("reload refused, the old configuration stays in force: {first}");
-                self.tell(GradeView::Bad, told);
-                return;
-            }
-        };
-        // A changed policy goes out with the configuration that it came with, in one snapshot.
-        self.reload_policy(&new).await;
-        if let Err(error) = self.apply(new).await {
-            tracing::error!("reload: {error:#}");
-            self.tell(GradeView::Bad, format!("reload: {error:#}"));
-            // Whatever failed, policy waits for nothing.
-            self.registry
-                .set_pods(pods_of(&self.config, &self.in_force));
-            self.publish();
-            return;
-        }
-        self.configure_prefilter().await;
-        let peers = self.registry.peers().len();
-        tracing::info!(peers, "reloaded");
-        self.tell(
-            GradeView::Good,
-            format!("configuration reloaded; peers: {peers}"),
-        );
     }
 
     /// Changes what differs between the running configuration and `new`, and nothing else.
@@ -774,6 +783,7 @@ impl Daemon {
         drop(self.uapi.take());
         drop(self.api.take());
         drop(self.metrics.take());
+        drop(self.tls.take());
         self.exchange.stop();
         self.xdp.log_counts();
         let mut counters: Vec<Counters> = Vec::new();

@@ -6,6 +6,8 @@
 mod af_xdp;
 mod af_xdp_metrics;
 mod api;
+mod config_book;
+mod config_store;
 mod daemon;
 mod denials;
 pub mod exchange;
