@@ -2,6 +2,9 @@
 //!
 //! Built twice: as libFuzzer targets, and on stable by the test that replays the committed corpora.
 
+#[path = "discovery_targets.rs"]
+mod discovery;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -26,6 +29,10 @@ use patronus_path::{Arrival, Hello, Prober, ProberConfig, Time};
 use patronus_tunnel::{Message, PrivateKey};
 use zeroize::Zeroizing;
 
+pub use discovery::{
+    discovery_certificate, discovery_datagram, discovery_message, discovery_text,
+};
+
 /// What a target does with an input.
 pub type Target = fn(&[u8]);
 
@@ -42,6 +49,10 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("tun", tun),
     ("policy_manifest", policy_manifest),
     ("hello", hello),
+    ("discovery_datagram", discovery_datagram),
+    ("discovery_message", discovery_message),
+    ("discovery_certificate", discovery_certificate),
+    ("discovery_text", discovery_text),
 ];
 
 /// An IP packet: what the parser says of it lies within it.

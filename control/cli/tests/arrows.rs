@@ -35,6 +35,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-tunnel",
         ],
     ),
+    ("patronus-discovery", &["patronus-packet"]),
     ("patronus-history", &[]),
     ("patronus-ebpf", &[]),
     ("patronus-tui", &["patronus-api"]),
