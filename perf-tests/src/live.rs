@@ -119,7 +119,7 @@ impl LiveDemo {
     /// Waits until a gateway has its tunnels up and has measured its paths for a moment, so that there is something to see.
     ///
     /// # Errors
-    /// A signal, or a gateway that does not get there in [`SETTLE_MAX`].
+    /// A signal, or a gateway that does not get there in a minute.
     pub fn settle(&self, site: usize) -> Result<()> {
         let socket = self.socket(site)?;
         let begun = Instant::now();
