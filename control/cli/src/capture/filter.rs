@@ -54,6 +54,11 @@ impl Filter {
         }
     }
 
+    /// Name of the tunnel's interface.
+    pub fn tunnel(&self) -> &str {
+        &self.tunnel
+    }
+
     /// In a few words.
     pub fn words(&self) -> String {
         format!(

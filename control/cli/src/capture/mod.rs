@@ -16,6 +16,7 @@ use clap::{Args, ValueEnum};
 use nix::errno::Errno;
 use nix::ifaddrs::getifaddrs;
 use nix::libc;
+use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, LinkAddr, SockFlag, SockProtocol, SockType, recvfrom, setsockopt, socket,
@@ -216,10 +217,19 @@ fn wanted(client: &Client, args: &CaptureArgs) -> anyhow::Result<Filter> {
 /// The interfaces to look at, by what the system says of them.
 fn interfaces(filter: &Filter) -> anyhow::Result<Vec<Interface>> {
     let mut found = Vec::new();
-    // Every interface has an address of the link.
+    // An interface without an address of the link is not listed with one: the tunnel's has none.
+    let tunnel = if_nametoindex(filter.tunnel()).ok();
+    if let (Some(true), Some(index)) = (filter.side_of(filter.tunnel()), tunnel) {
+        found.push(Interface {
+            name: filter.tunnel().to_owned(),
+            index: index as usize,
+            has_ethernet: false,
+            is_tunnel: true,
+        });
+    }
     let links = getifaddrs().context("cannot list interfaces")?;
     for entry in links {
-        let Some(is_tunnel) = filter.side_of(&entry.interface_name) else {
+        let Some(false) = filter.side_of(&entry.interface_name) else {
             continue;
         };
         let address = entry.address.as_ref();
@@ -235,10 +245,9 @@ fn interfaces(filter: &Filter) -> anyhow::Result<Vec<Interface>> {
             name: entry.interface_name,
             index: link.ifindex(),
             has_ethernet,
-            is_tunnel,
+            is_tunnel: false,
         });
     }
-    found.sort_by_key(|it| !it.is_tunnel);
     match found.is_empty() {
         true => bail!(
             "none of the gateway's interfaces is here: does it run in another network namespace?"
