@@ -31,11 +31,11 @@ const FAR_PACKETS: usize = 63;
 /// Flow entries of a far site, whose speed does not count.
 const FAR_FLOW_SLOTS: usize = 1024;
 /// Far above what any bench needs, so that no handshake is answered with a cookie.
-const HANDSHAKES_PER_S: u64 = 1 << 40;
+pub(crate) const HANDSHAKES_PER_S: u64 = 1 << 40;
 const SEED: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Messages that sites exchange before they are called unable to agree.
 const MESSAGES_PER_SITE_MAX: usize = 64;
-const PORT: u16 = 51_820;
+pub(crate) const PORT: u16 = 51_820;
 
 /// What the engine under test did in one batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@
 mod common;
 
 use common::faults;
-use patronus_bench::{AeadOptions, EngineOptions, Outcome, PolicyOptions, Report};
+use patronus_bench::{AeadOptions, EngineOptions, Outcome, PathsOptions, PolicyOptions, Report};
 use serde_json::Value;
 
 const SCHEMA: &str = include_str!("../schema/report-v1.json");
@@ -53,6 +53,18 @@ fn quick_policy() -> Report {
     .unwrap()
 }
 
+fn quick_paths() -> Report {
+    patronus_bench::paths::paths(&PathsOptions {
+        peers: 500,
+        active: 4,
+        seconds: 60,
+        core: None,
+        quick: true,
+        command: "patronus bench paths --quick".to_owned(),
+    })
+    .unwrap()
+}
+
 fn faults_of(document: &Value) -> Vec<String> {
     let schema = serde_json::from_str(SCHEMA).unwrap();
     faults(&schema, &schema, document, "$")
@@ -60,11 +72,24 @@ fn faults_of(document: &Value) -> Vec<String> {
 
 #[test]
 fn what_every_bench_writes_fits_the_schema() {
-    for report in [quick_aead(), quick_engine(1), quick_policy()] {
+    let reports = [quick_aead(), quick_engine(1), quick_policy(), quick_paths()];
+    for report in reports {
         let document: Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
         assert_eq!(faults_of(&document), Vec::<String>::new());
         assert!(!document["rows"].as_array().unwrap().is_empty());
     }
+}
+
+#[test]
+fn a_hub_probes_quickly_only_where_packets_go() {
+    let report = quick_paths();
+    let row = &report.rows[0];
+    assert!(row.is(&[("peers", 8.into()), ("active", 4.into())]));
+    // Two paths at 20 to 27 hellos a second of each active site, at one a second of the others, and a packet.
+    let sent = row.figures["sent"].median;
+    assert!((160.0..250.0).contains(&sent), "{sent} a second");
+    assert!(row.figures["core_share"].median > 0.0);
+    assert_eq!(row.figures["downs"].median, 0.0);
 }
 
 #[test]

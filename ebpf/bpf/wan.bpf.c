@@ -88,10 +88,12 @@ struct {
 	TYPE(value, u64);
 } WAN_PORTS SEC(".maps");
 
-/* One entry: a packet costs one lookup however it ends. */
+/* By the low bits of the interface's index: a packet costs one lookup however it ends, and user space knows which two
+ * interfaces share an entry. */
+#define WAN_PLACES 64
 struct {
 	UINT(type, MAP_PERCPU_ARRAY);
-	UINT(max_entries, 1);
+	UINT(max_entries, WAN_PLACES);
 	TYPE(key, u32);
 	TYPE(value, struct wan_counters);
 } WAN_COUNTERS SEC(".maps");
@@ -153,6 +155,7 @@ struct packet {
 	void *data_end;
 	u32 len;
 	u32 gso_size; /* datagram length of a train, 0 where there is one datagram */
+	u32 ifindex;
 	enum hook hook;
 };
 
@@ -472,7 +475,8 @@ INLINE int is_junk(const struct packet *packet)
 {
 	u32 zero = 0;
 	struct wan_config *config = map_lookup(&WAN_CONFIG, &zero);
-	struct wan_counters *counters = map_lookup(&WAN_COUNTERS, &zero);
+	u32 place = packet->ifindex & (WAN_PLACES - 1);
+	struct wan_counters *counters = map_lookup(&WAN_COUNTERS, &place);
 	if (!config || !counters)
 		return 0;
 	counters->seen.packets++;
@@ -493,6 +497,7 @@ INLINE int xdp(struct xdp_md *ctx, enum hook hook)
 		.data_end = (void *)(u64)ctx->data_end,
 		.len = xdp_len(ctx),
 		.gso_size = 0,
+		.ifindex = ctx->ingress_ifindex,
 		.hook = hook,
 	};
 	return is_junk(&packet) ? XDP_DROP : XDP_PASS;
@@ -506,6 +511,7 @@ INLINE int tc(struct __sk_buff *skb, enum hook hook)
 		.data_end = (void *)(u64)skb->data_end,
 		.len = skb->len,
 		.gso_size = skb->gso_size,
+		.ifindex = skb->ifindex,
 		.hook = hook,
 	};
 	return is_junk(&packet) ? TC_SHOT : TC_NEXT;

@@ -10,6 +10,7 @@
 
 mod attach;
 mod classify;
+mod fill;
 mod generator;
 mod hook;
 mod interface;
@@ -27,6 +28,7 @@ mod xsk;
 
 pub use attach::{AttachError, Attachment};
 pub use classify::{Frame, Verdict, WanTwin};
+pub use fill::MapFill;
 pub use generator::{Generator, GeneratorError};
 pub use hook::{Choice, Hook, UnknownHook};
 pub use interface::{Interface, InterfaceError, LinkLayer};

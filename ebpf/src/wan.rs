@@ -11,14 +11,15 @@ use aya::{Ebpf, EbpfLoader};
 
 use crate::attach::{self, AttachError, Attachment};
 use crate::classify::Frame;
+use crate::fill::MapFill;
 use crate::hook::Hook;
 use crate::interface::{Interface, LinkLayer};
 use crate::load::{LoadError, chain};
 use crate::objects;
 use crate::prefixes::{Prefix, SourceVerdict, Sources};
 use crate::wan_abi::{
-    USES_LIMIT, USES_RECEIVERS, USES_SOURCES4, USES_SOURCES6, WanConfigValue, WanCounterValue,
-    WanCountersValue, WanSource4, WanSource6,
+    USES_LIMIT, USES_RECEIVERS, USES_SOURCES4, USES_SOURCES6, WAN_PLACES, WanConfigValue,
+    WanCounterValue, WanCountersValue, WanSource4, WanSource6,
 };
 
 /// What the program is told. The default judges nothing: there is no port.
@@ -259,6 +260,15 @@ impl WanStats {
         WanReason::ALL
             .into_iter()
             .map(|reason| (reason, self.of(reason)))
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: &Self) {
+        let all = self.reasons.iter_mut().zip(&other.reasons);
+        for (sum, one) in all.chain([(&mut self.seen, &other.seen)]) {
+            sum.packets += one.packets;
+            sum.bytes += one.bytes;
+        }
     }
 
     /// All that passed.
@@ -538,18 +548,49 @@ impl WanFilter {
     /// # Errors
     /// The kernel's refusal.
     pub fn stats(&self) -> Result<WanStats, WanError> {
+        let mut stats = WanStats::default();
+        for place in 0..WAN_PLACES {
+            self.add_place(place, &mut stats)?;
+        }
+        Ok(stats)
+    }
+
+    /// What the program did on the interfaces whose indices have these low bits ([`Self::place_of`]).
+    ///
+    /// # Errors
+    /// The kernel's refusal, also of a place beyond the last.
+    pub fn stats_at(&self, place: u32) -> Result<WanStats, WanError> {
+        let mut stats = WanStats::default();
+        self.add_place(place, &mut stats)?;
+        Ok(stats)
+    }
+
+    /// Where an interface is counted, by its index. Two may share a place.
+    pub fn place_of(index: u32) -> u32 {
+        index & (WAN_PLACES - 1)
+    }
+
+    fn add_place(&self, place: u32, stats: &mut WanStats) -> Result<(), WanError> {
         let per_cpu = self
             .counters_map
-            .get(&0, 0)
+            .get(&place, 0)
             .map_err(refused("reading the counters"))?;
-        let mut stats = WanStats::default();
         for cpu in per_cpu.iter() {
             add(&mut stats.seen, cpu.seen);
             for (total, one) in stats.reasons.iter_mut().zip(cpu.reason) {
                 add(total, one);
             }
         }
-        Ok(stats)
+        Ok(())
+    }
+
+    /// How full its tables are. Lists of sources are made to measure, and the one of rates forgets the oldest.
+    pub fn fills(&self) -> Vec<MapFill> {
+        vec![MapFill {
+            map: "wan_receivers",
+            entries: self.receivers.len() as u64,
+            entries_max: Self::RECEIVERS_MAX as u64,
+        }]
     }
 
     /// How many prefixes the list in force was made of.

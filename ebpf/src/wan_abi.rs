@@ -43,7 +43,10 @@ pub struct WanCounterValue {
     pub bytes: u64,
 }
 
-/// `struct wan_counters`, the one entry of `WAN_COUNTERS` on each CPU.
+/// Entries of `WAN_COUNTERS`: a power of two.
+pub const WAN_PLACES: u32 = 64;
+
+/// `struct wan_counters`, an entry of `WAN_COUNTERS` on each CPU: that of the interfaces with these low bits of their index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct WanCountersValue {

@@ -12,8 +12,8 @@ use aya_obj::generated::bpf_map_type::*;
 use aya_obj::{Object, ProgramSection};
 use btf::Btf;
 use patronus_ebpf::wan_abi::{
-    USES_LIMIT, USES_RECEIVERS, USES_SOURCES4, USES_SOURCES6, WanConfigValue, WanCounterValue,
-    WanCountersValue, WanRateKey, WanSource4, WanSource6,
+    USES_LIMIT, USES_RECEIVERS, USES_SOURCES4, USES_SOURCES6, WAN_PLACES, WanConfigValue,
+    WanCounterValue, WanCountersValue, WanRateKey, WanSource4, WanSource6,
 };
 use patronus_ebpf::{Entry, SourceVerdict, WanReason, objects};
 
@@ -106,7 +106,7 @@ fn the_wan_object_has_the_maps() {
             BPF_MAP_TYPE_PERCPU_ARRAY,
             4,
             size_of::<WanCountersValue>(),
-            1,
+            WAN_PLACES,
         ),
         ("WAN_SOURCES4", BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1),
         ("WAN_SOURCES6", BPF_MAP_TYPE_ARRAY_OF_MAPS, 4, 4, 1),

@@ -45,7 +45,10 @@ pub fn discovery_message(data: &[u8]) {
         return;
     };
     assert_eq!(message.kind(), kind);
-    assert!(message.to_body() == body, "a second encoding of {message:?}");
+    assert!(
+        message.to_body() == body,
+        "a second encoding of {message:?}"
+    );
     verify(message);
 }
 
@@ -98,12 +101,20 @@ pub fn discovery_certificate(data: &[u8]) {
         return;
     };
     assert_eq!(certificate.as_bytes(), data);
-    assert_eq!(Certificate::from_text(&certificate.to_text()).as_ref(), Ok(&certificate));
-    certificate.claims().validity.standing(NOW, Duration::from_secs(3600));
+    assert_eq!(
+        Certificate::from_text(&certificate.to_text()).as_ref(),
+        Ok(&certificate)
+    );
+    certificate
+        .claims()
+        .validity
+        .standing(NOW, Duration::from_secs(3600));
     let claims = certificate.claims().clone();
     let _ = certificate.verify(&mut trust());
     if let Ok(again) = Certificate::issue(claims.clone(), Issuing::Root(&root())) {
-        let again = again.verify(&mut trust()).expect("what the root signs verifies");
+        let again = again
+            .verify(&mut trust())
+            .expect("what the root signs verifies");
         assert_eq!(again.content(), &claims);
     }
 }
@@ -111,7 +122,10 @@ pub fn discovery_certificate(data: &[u8]) {
 /// Text that should hold a token, a key or a certificate: what is read writes the same, errors show none of it.
 pub fn discovery_text(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    let compact: String = text.chars().filter(|char| !char.is_ascii_whitespace()).collect();
+    let compact: String = text
+        .chars()
+        .filter(|char| !char.is_ascii_whitespace())
+        .collect();
     let same = |written: &str| assert!(written == compact, "{written} was read from {compact}");
     match JoinToken::from_text(&text, WallTime(0)) {
         Ok(token) => same(&token.to_text().expect("a token that was read fits")),

@@ -29,9 +29,7 @@ use patronus_path::{Arrival, Hello, Prober, ProberConfig, Time};
 use patronus_tunnel::{Message, PrivateKey};
 use zeroize::Zeroizing;
 
-pub use discovery::{
-    discovery_certificate, discovery_datagram, discovery_message, discovery_text,
-};
+pub use discovery::{discovery_certificate, discovery_datagram, discovery_message, discovery_text};
 
 /// What a target does with an input.
 pub type Target = fn(&[u8]);

@@ -48,11 +48,14 @@ pub struct GatewayReport {
     pub worker_panics: u64,
 }
 
-/// Packet counters of one or more gateways: `rx = tx + consumed + staged + Σ drops`.
+/// Packet counters of one or more gateways: `rx + divided = tx + consumed + staged + Σ drops`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Packets {
     /// Packets that came in from TUN or UDP.
     pub rx: u64,
+    /// Packets that came in addition when others were divided for a narrow path.
+    #[serde(default)]
+    pub divided: u64,
     /// Packets that went out.
     pub tx: u64,
     /// Packets that ended in the gateway by design: handshakes, keepalives.
@@ -72,6 +75,7 @@ impl Packets {
     /// Adds another gateway's counters.
     pub fn add(&mut self, other: &Self) {
         self.rx += other.rx;
+        self.divided += other.divided;
         self.tx += other.tx;
         self.consumed += other.consumed;
         self.staged += other.staged;
@@ -83,7 +87,16 @@ impl Packets {
 
     /// Whether every packet that came in is accounted for.
     pub fn is_balanced(&self) -> bool {
-        self.rx == self.tx + self.consumed + self.staged + self.drops.values().sum::<u64>()
+        let gone = self.tx + self.consumed + self.staged + self.drops.values().sum::<u64>();
+        self.rx + self.divided == gone
+    }
+
+    /// Where the packets of the balance come from, in a table.
+    pub(crate) fn origins(&self) -> String {
+        match self.divided {
+            0 => self.rx.to_string(),
+            divided => format!("{} + divided {divided}", self.rx),
+        }
     }
 }
 
@@ -356,6 +369,9 @@ fn prepare_files(program: &Program, config: &GatewayConfig) -> std::io::Result<F
     fs::create_dir_all(program::STATE_DIR)?;
     fs::create_dir_all("/run/wireguard")?;
     for (path, text) in program.files(config) {
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
         private_file(&path)?.write_all(text.as_bytes())?;
     }
     private_file(&program::log_path(&config.interface))
@@ -374,9 +390,9 @@ fn raw_pid(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).expect("the kernel's process ids fit an i32"))
 }
 
-/// How long a program may take until it answers.
-const READY_MAX: Duration = Duration::from_secs(10);
-/// How long a program may take to end.
-const STOP_MAX: Duration = Duration::from_secs(3);
+/// How long a program may take until it answers: longer than a busy machine keeps it from its work.
+const READY_MAX: Duration = Duration::from_secs(60);
+/// How long a program may take to end, likewise.
+const STOP_MAX: Duration = Duration::from_secs(30);
 /// How much of a log goes into an error.
 const LOG_LINES_MAX: usize = 6;

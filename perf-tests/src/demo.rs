@@ -307,7 +307,9 @@ impl fmt::Display for DemoReport {
         writeln!(
             f,
             " packets  in {} = out {} + consumed {}",
-            packets.rx, packets.tx, packets.consumed
+            packets.origins(),
+            packets.tx,
+            packets.consumed
         )?;
         write!(
             f,
@@ -360,6 +362,7 @@ mod tests {
             cpu_s_per_gbit: 0.3,
             packets: Packets {
                 rx: 123_456_789_012,
+                divided: 0,
                 tx: 123_456_789_000,
                 consumed: 5,
                 staged: 0,
@@ -435,6 +438,16 @@ mod tests {
                 .unwrap()
                 .balanced
         );
+        let divided = GatewayReport {
+            packets: Packets {
+                rx: 2,
+                divided: 2,
+                tx: 4,
+                ..Packets::default()
+            },
+            ..one(0, 0, true)
+        };
+        assert!(Totals::of(&[divided]).unwrap().balanced);
         assert!(
             !Totals::of(&[one(3, 2, false), one(1, 2, false)])
                 .unwrap()

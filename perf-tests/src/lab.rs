@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -128,7 +128,7 @@ pub fn lab(options: &LabOptions) -> Result<()> {
     let output = Output::new(options.json);
     let seed = options.seed.or(file.seed).unwrap_or(SEED_DEFAULT);
     output.progress(&format!("starting {} sites, seed {seed}", file.sites.len()));
-    let mut mesh = match start(&file, seed, options, &stop) {
+    let mut mesh = match start(&file, seed, &options.binary, &stop, |_| {}) {
         // What else went wrong after Ctrl-C went wrong because of it.
         Err(_) if stop.is_set() => return Err(LabError::Interrupted.into()),
         result => result?,
@@ -136,13 +136,8 @@ pub fn lab(options: &LabOptions) -> Result<()> {
     let emulator = mesh.lab.emulator.as_ref();
     let emulator = emulator.context("the lab has no emulator")?;
     let links = numbered(&file, &mesh.lab)?;
-    let scheduled = file.scheduled.iter().map(|named| {
-        let link = link_of(&mesh.lab, named.link)?;
-        Ok((named.name.clone(), link))
-    });
-    let scheduled = scheduled.collect::<Result<Vec<_>>>()?;
     output.up(seed, sites_up(&file, &mesh, is_root));
-    emulator.follow(file.schedule.clone(), &scheduled);
+    follow(&file, &mesh.lab)?;
     watch(options, emulator, &links, &output, &stop)?;
     if let Some(emulator) = mesh.lab.emulator.take() {
         emulator.stop()?;
@@ -155,7 +150,14 @@ pub fn lab(options: &LabOptions) -> Result<()> {
     Ok(())
 }
 
-fn start(file: &LabFile, seed: u64, options: &LabOptions, stop: &Stop) -> Result<Mesh> {
+/// Starts the sites of a file, each with its own configuration after `adjust` has seen it.
+pub(crate) fn start(
+    file: &LabFile,
+    seed: u64,
+    binary: &Path,
+    stop: &Stop,
+    adjust: impl Fn(&mut GatewayConfig),
+) -> Result<Mesh> {
     let lab = Lab::emulated(&file.uplinks(), seed)?;
     let emulator = lab.emulator.as_ref();
     let emulator = emulator.context("the lab has no emulator")?;
@@ -169,7 +171,7 @@ fn start(file: &LabFile, seed: u64, options: &LabOptions, stop: &Stop) -> Result
         }
     }
     let program = Program::Patronus {
-        binary: options.binary.clone(),
+        binary: binary.to_owned(),
     };
     let is_multipath = file.uplinks().iter().any(|count| *count > 1);
     let several = lab.sites.iter().filter(|_| is_multipath).map(|site| {
@@ -181,7 +183,21 @@ fn start(file: &LabFile, seed: u64, options: &LabOptions, stop: &Stop) -> Result
         if let Some(other) = several.get(&config.interface) {
             config.clone_from(other);
         }
+        adjust(config);
     })
+}
+
+/// Begins the file's schedule.
+pub(crate) fn follow(file: &LabFile, lab: &Lab) -> Result<()> {
+    let emulator = lab.emulator.as_ref();
+    let emulator = emulator.context("the lab has no emulator")?;
+    let scheduled = file.scheduled.iter().map(|named| {
+        let link = link_of(lab, named.link)?;
+        Ok((named.name.clone(), link))
+    });
+    let scheduled = scheduled.collect::<Result<Vec<_>>>()?;
+    emulator.follow(file.schedule.clone(), &scheduled);
+    Ok(())
 }
 
 /// Once a second, until a signal or the end of the time that was given.
@@ -210,7 +226,8 @@ fn watch(
         let seen = (emulator.frames(), emulator.unread()?);
         output.links(begun.elapsed(), links, &now, &before, &seen);
         before = now;
-        if !emulator.is_running() || length.is_some_and(|length| begun.elapsed() >= length) {
+        // By number, not by clock: who is kept from his work for a second owes two of them.
+        if !emulator.is_running() || length == Some(end) {
             return Ok(());
         }
     }

@@ -6,6 +6,7 @@
 //! or a configuration file, and counters in `/proc`.
 
 pub mod compare;
+pub mod console;
 pub mod contestant;
 pub mod daemon;
 pub mod demo;
@@ -18,6 +19,7 @@ pub mod handshakes;
 pub mod lab;
 pub mod lab_file;
 pub mod link;
+pub mod live;
 pub mod machine;
 pub mod mesh;
 pub mod nebula;
@@ -30,12 +32,14 @@ pub mod program;
 pub mod progress;
 pub mod search;
 pub mod stop;
+pub mod terminal;
 pub mod throughput;
 pub mod topology;
 pub mod traffic;
 pub mod uapi;
 
 pub use compare::{CompareOptions, CompareReport, compare};
+pub use console::{ConsoleFigures, ConsoleOptions, ConsoleRow, console};
 pub use contestant::{Contestant, Field};
 pub use daemon::{Gateway, GatewayReport, Packets};
 pub use demo::{DemoOptions, DemoReport, demo};
@@ -45,6 +49,7 @@ pub use failover::{FailoverOptions, FailoverReport, failover};
 pub use handshakes::{HandshakesOptions, HandshakesReport, handshakes};
 pub use lab::{LabOptions, lab};
 pub use lab_file::LabFile;
+pub use live::{LiveDemo, LiveOptions, LiveReport};
 pub use mesh::Mesh;
 pub use netns::Namespace;
 pub use prefilter::{PrefilterOptions, PrefilterReport, prefilter};

@@ -21,6 +21,25 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / per_second as f64)
 }
 
+/// CPU seconds that the threads of a process that live have used so far, to the nanosecond.
+///
+/// # Errors
+/// When the process is gone, or the kernel keeps no such account.
+pub fn thread_seconds(pid: u32) -> Result<f64> {
+    let folder = format!("/proc/{pid}/task");
+    let mut sum = 0;
+    for thread in fs::read_dir(&folder).with_context(|| format!("reading {folder}"))? {
+        let path = thread.with_context(|| format!("reading {folder}"))?.path();
+        // One that has just ended is none of them.
+        let Ok(text) = fs::read_to_string(path.join("schedstat")) else {
+            continue;
+        };
+        let ns = text.split(' ').next().and_then(|it| it.parse::<u64>().ok());
+        sum += ns.with_context(|| format!("{}/schedstat: {text}", path.display()))?;
+    }
+    Ok(sum as f64 * 1e-9)
+}
+
 /// The largest resident set of a process so far, in bytes.
 ///
 /// # Errors

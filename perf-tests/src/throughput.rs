@@ -431,7 +431,7 @@ const FLOOR_PPS: f64 = 500.0;
 const UNLIMITED_PPS: f64 = 5e6;
 const LIMIT_TRIAL_MAX: Duration = Duration::from_secs(2);
 const WARM_UP: Duration = Duration::from_millis(100);
-const REACH_MAX: Duration = Duration::from_secs(5);
+const REACH_MAX: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 mod tests {

@@ -225,7 +225,7 @@ impl Site {
 
     /// The host's address.
     pub fn host_addr(&self, family: Family) -> IpAddr {
-        lan(self.number, family, 2)
+        host_addr(self.number, family)
     }
 
     /// The gateway's address on the WAN: that of its first uplink.
@@ -462,6 +462,11 @@ fn on_wan(site: u8, uplink: u8) -> u8 {
 /// A gateway's interface towards the WAN, by the number of the uplink.
 pub fn uplink_interface(uplink: u8) -> String {
     format!("wan{uplink}")
+}
+
+/// The address of the host of the site with that number.
+pub(crate) fn host_addr(number: u8, family: Family) -> IpAddr {
+    lan(number, family, 2)
 }
 
 fn lan(number: u8, family: Family, last: u8) -> IpAddr {

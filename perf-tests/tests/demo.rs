@@ -57,15 +57,17 @@ fn kept(program: &Program) -> (std::process::Child, Vec<u32>) {
         .unwrap();
     let mut gateways = Vec::new();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut told = Vec::new();
     while gateways.len() < 2 {
-        let line = lines
-            .next()
-            .expect("the demo ended before it was up")
-            .unwrap();
+        let Some(line) = lines.next() else {
+            panic!("the demo ended before it was up: {told:#?}");
+        };
+        let line = line.unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
         if let ["nsenter", "-t", pid, .., "wg", "show", "#", _, _, _, _] = words[..] {
             gateways.push(pid.parse().unwrap());
         }
+        told.push(line);
     }
     // Keep reading, so that the demo never writes into a closed pipe.
     std::thread::spawn(move || lines.for_each(drop));
@@ -130,6 +132,7 @@ fn ctrl_c_during_the_measurement_ends_with_code_130_and_no_table() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
+    common::await_handler_of_ctrl_c(child.id());
     std::thread::sleep(Duration::from_secs(2));
 
     kill(

@@ -7,8 +7,8 @@
 mod common;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use common::{check, one_of_three};
@@ -102,6 +102,7 @@ fn a_cut_path_loses_all_packets_of_the_directions_it_is_cut_in_and_no_others() {
     if !common::can_run() {
         return;
     }
+    let _cores = beside_others();
     let twin = Twin::build(kernel(200_000_000)).unwrap();
     for both in [true, false] {
         one_of_three(|| {
@@ -127,6 +128,7 @@ fn nothing_arrives_over_an_uplink_without_a_carrier() {
     if !common::can_run() {
         return;
     }
+    let _cores = beside_others();
     let twin = Twin::build(kernel(200_000_000)).unwrap();
     // The way there is not looked at: these senders are bound to no uplink, and the routes know another one.
     one_of_three(|| {
@@ -146,6 +148,7 @@ fn a_bottleneck_carries_its_rate_and_not_more() {
     if !common::can_run() {
         return;
     }
+    let _cores = beside_others();
     let twin = Twin::build(kernel(8_000_000)).unwrap();
     let [one, two] = &twin.sites;
     // 2000 packets of 1250 bytes a second: two and a half times what the link carries.
@@ -169,6 +172,19 @@ fn a_bottleneck_carries_its_rate_and_not_more() {
         assert_eq!(account.reordered + account.duplicated, 0, "{account:?}");
         check((0.3..0.8).contains(&share), &account)
     });
+}
+
+/// Whoever fills the cores, or judges delays and single packets, has them for himself: side by side these tests would spoil
+/// each other's trials.
+static CORES: RwLock<()> = RwLock::new(());
+
+fn alone() -> RwLockWriteGuard<'static, ()> {
+    // Another test that failed is no reason to fail.
+    CORES.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn beside_others() -> RwLockReadGuard<'static, ()> {
+    CORES.read().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The program under test; `None` where tests of this kind cannot run.
@@ -211,6 +227,8 @@ fn survive(fault: Fault, is_good: impl Fn(&Trial) -> bool) {
     let Some(binary) = binary() else {
         return;
     };
+    let is_delicate = matches!(fault, Fault::Brownout20 | Fault::LatencyStep | Fault::Drain);
+    let _cores = (is_delicate.then(alone), (!is_delicate).then(beside_others));
     one_of_three(|| {
         let trial = measure(fault, binary.clone())?;
         let ways = trial.ways.iter();
@@ -302,6 +320,7 @@ fn busy_cores_are_no_reason_to_change_the_path() {
     let Some(binary) = binary() else {
         return;
     };
+    let _cores = alone();
     one_of_three(|| {
         let trial = beside_burners(binary.clone())?;
         assert!(

@@ -18,7 +18,8 @@ use patronus_lab::{Family, Gateway, Lab, PeerConfig, Program, Site, link};
 use patronus_tunnel::PresharedKey;
 
 const MIB: u64 = 1 << 20;
-const REACH_MAX: Duration = Duration::from_secs(10);
+/// A handshake whose packets a busy machine loses is tried again every five seconds.
+const REACH_MAX: Duration = Duration::from_secs(60);
 const TRANSFER_MAX: Duration = Duration::from_secs(120);
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
@@ -259,23 +260,23 @@ fn large_transfers_arrive_and_are_counted(peer: fn() -> Option<Program>) {
             peer.name()
         );
     }
-    let (received, sent) = wg_transfer(one, &pair.patronus);
-    assert!(
-        received > bytes && sent > bytes,
-        "wg show: {received} received, {sent} sent"
-    );
-    let status = pair.status();
-    assert_eq!(
-        (status.rx_bytes, status.tx_bytes),
-        (received, sent),
-        "the socket says otherwise"
-    );
+    // A packet that is under way for a moment, or a keepalive, may be counted between two looks.
+    common::one_of_three(|| {
+        let (received, sent) = wg_transfer(one, &pair.patronus);
+        assert!(
+            received > bytes && sent > bytes,
+            "wg show: {received} received, {sent} sent"
+        );
+        let status = pair.status();
+        let told = (status.rx_bytes, status.tx_bytes);
+        common::check(told == (received, sent), &(told, (received, sent)))
+    });
     pair.down();
 }
 
 /// `wg show IF transfer` beside the gateway: bytes received and sent for its only peer.
 fn wg_transfer(site: &Site, gateway: &Gateway) -> (u64, u64) {
-    // Packets may be under way for a moment after the transfer; the counters are compared afterwards.
+    // Packets may be under way for a moment after the transfer.
     std::thread::sleep(Duration::from_millis(500));
     let interface = &gateway.config().interface;
     let output = site
@@ -567,10 +568,8 @@ fn kill_under_traffic(patronus: &Program, peer: &Program) -> Result<(), String> 
     reach(&one.host, target, REACH_MAX).unwrap();
     let bulk = BulkTcp::start(&one.host, &two.host, target, 1).unwrap();
     std::thread::sleep(Duration::from_millis(500));
-    assert!(
-        bulk.received_bytes() > 0,
-        "there has to be traffic to interrupt"
-    );
+    // There has to be traffic to interrupt.
+    next_byte(&bulk, Instant::now());
 
     let killed_at = Instant::now();
     gateway.kill().unwrap();

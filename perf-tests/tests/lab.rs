@@ -11,7 +11,7 @@ use patronus_lab::progress::Progress;
 use patronus_lab::traffic::{BulkTcp, Pinger, UdpBlast, reach, verified_transfer};
 use patronus_lab::{Family, Gateway, Lab, Mesh, Namespace, Stop, link};
 
-const REACH_MAX: Duration = Duration::from_secs(10);
+const REACH_MAX: Duration = Duration::from_secs(60);
 
 fn two_joined() -> (Namespace, Namespace) {
     let (a, b) = (Namespace::new("a").unwrap(), Namespace::new("b").unwrap());
@@ -138,8 +138,12 @@ fn two_foreign_daemons_carry_traffic_between_sites() {
         verified_transfer(&two.host, &one.host, addr, 1 << 20, 7, REACH_MAX).unwrap();
     }
     let bulk = BulkTcp::start(&one.host, &two.host, two.host_addr(Family::V4), 2).unwrap();
-    std::thread::sleep(Duration::from_millis(300));
-    assert!(bulk.received_bytes() > 0);
+    // The kernel counts a program's time by ticks.
+    let is_seen = (0..6000).any(|_| {
+        std::thread::sleep(Duration::from_millis(10));
+        bulk.received_bytes() > 0 && gateway_one.cpu_seconds().unwrap() > 0.0
+    });
+    assert!(is_seen, "no byte came in a minute, or at no cost");
     bulk.finish().unwrap();
 
     let device = gateway_one.device().unwrap();
@@ -149,7 +153,6 @@ fn two_foreign_daemons_carry_traffic_between_sites() {
         peer.rx_bytes > 1 << 20 && peer.last_handshake.is_some(),
         "{peer:?}"
     );
-    assert!(gateway_one.cpu_seconds().unwrap() > 0.0);
     assert!(gateway_two.rss_max_bytes().unwrap() > 1 << 20);
 
     gateway_one.stop().unwrap();

@@ -28,10 +28,9 @@ impl<'a> Canvas<'a> {
         self.buffer.area
     }
 
-    /// A text from a column on, cut at a width; says where it ended.
+    /// A text from a column on, cut at a width, where a sign says that there is more; says where it ended.
     pub fn text(&mut self, x: u16, y: u16, width: u16, text: &str, slot: Slot) -> u16 {
-        let style = self.look.theme.style(slot);
-        self.styled(x, y, width, text, style)
+        self.cut(x, y, width, text, self.look.theme.style(slot))
     }
 
     /// A text that ends at the right edge of a width.
@@ -195,7 +194,7 @@ impl<'a> Canvas<'a> {
             } else {
                 x
             };
-            self.styled(start, y, *width, &cell.text, style);
+            self.cut(start, y, *width, &cell.text, style);
             x += width + 1;
         }
     }
@@ -307,6 +306,17 @@ impl<'a> Canvas<'a> {
         }
     }
 
+    /// As much of a text as there is room for, and a sign where that is not all.
+    fn cut(&mut self, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
+        // Bytes are never fewer than columns: most texts need no closer look.
+        let is_whole = text.len() <= usize::from(width) || text_width(text) <= width;
+        if is_whole || width < CUT_WIDTH_MIN {
+            return self.styled(x, y, width, text, style);
+        }
+        let end = self.styled(x, y, width - 1, text, style);
+        self.styled(end, y, 1, self.look.glyphs.cut(), style)
+    }
+
     fn styled(&mut self, x: u16, y: u16, width: u16, text: &str, style: Style) -> u16 {
         let area = self.buffer.area;
         if y >= area.bottom() || x >= area.right() || width == 0 {
@@ -329,6 +339,9 @@ impl<'a> Canvas<'a> {
         self.styled(x, y, 1, symbol, style);
     }
 }
+
+/// Narrower than this, a sign that there is more would be all there is.
+const CUT_WIDTH_MIN: u16 = 3;
 
 /// How many columns a text takes.
 pub fn text_width(text: &str) -> u16 {

@@ -290,7 +290,7 @@ pub const BINDINGS: &[Binding] = &[
         &[Key::Char('f')],
         Action::Freeze,
         "f",
-        "hold the picture, or let it go",
+        "hold the picture, or go on",
         "freeze",
     ),
     on(
@@ -337,7 +337,7 @@ pub const BINDINGS: &[Binding] = &[
         &[Key::Char('e')],
         Action::Export,
         "e",
-        "export this screen: .txt, .json or .csv",
+        "export .txt, .json or .csv",
         "export",
     ),
     changing(

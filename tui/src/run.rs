@@ -141,6 +141,10 @@ fn turn(
             Err(RecvTimeoutError::Disconnected) => return Ok(()),
         };
         is_stale = true;
+        if matches!(message, Message::News(News::Snapshot(_))) && model.data().snapshot.is_none() {
+            // The first picture with something in it waits for nothing.
+            drawn = None;
+        }
         if let (Some((path, recorder)), Message::News(news)) = (recorder.as_deref_mut(), &message) {
             recorder
                 .add(now_ms(), news)

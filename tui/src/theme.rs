@@ -4,6 +4,7 @@
 
 use std::fmt;
 
+use patronus_api::GradeView;
 use ratatui::style::{Color, Modifier, Style};
 
 /// Which colours to use.
@@ -206,18 +207,23 @@ impl Glyphs {
 
     /// The character of a mark.
     pub fn mark(self, mark: Mark) -> &'static str {
-        let (fine, ascii) = match mark {
-            Mark::Absent => ("–", "-"),
-            Mark::Good => ("●", "o"),
-            Mark::Warning => ("▲", "!"),
-            Mark::Bad => ("✖", "X"),
+        let grade = match mark {
+            Mark::Absent => None,
+            Mark::Good => Some(GradeView::Good),
+            Mark::Warning => Some(GradeView::Warning),
+            Mark::Bad => Some(GradeView::Bad),
         };
-        self.either(fine, ascii)
+        GradeView::sign(grade, self.is_ascii)
     }
 
     /// What stands where nothing was measured.
     pub fn absent(self) -> &'static str {
         self.either("–", "-")
+    }
+
+    /// What stands at the end of a text that was cut.
+    pub fn cut(self) -> &'static str {
+        self.either("…", "~")
     }
 
     /// Bars from empty to full.

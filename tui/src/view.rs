@@ -14,7 +14,7 @@ use crate::canvas::{Canvas, text_width};
 use crate::format;
 use crate::keymap::{self, Action, Binding, Screen};
 use crate::model::{Link, Model, Overlay, PromptKind, SIZE_MIN};
-use crate::screens;
+use crate::screens::{self, wrapped};
 use crate::theme::{Mark, Slot};
 
 /// Draws the console.
@@ -263,28 +263,20 @@ fn help(model: &Model, canvas: &mut Canvas<'_>) {
     let all: Vec<_> = keymap::of_all().filter(|it| !is_screen(it)).collect();
     let own: Vec<_> = keymap::of_screen(model.screen).collect();
     let rows = all.len().max(own.len() + 8);
-    let height = (rows as u16 + 4).min(area.height - 2);
+    let height = (rows as u16 + 4).max(HELP_HEIGHT).min(area.height - 2);
     let place = Rect::new(1, 1, area.width - 2, height);
     let title = format!("Help {} {}", model.look.glyphs.dot(), model.screen.title());
     canvas.boxed(place, &title, "Esc closes");
-    let half = place.width / 2;
-    let right = place.x + half;
-    canvas.text(place.x + 2, place.y + 1, half, "Everywhere", Slot::Title);
-    canvas.text(right, place.y + 1, half, "On this screen", Slot::Title);
-    let last = place.bottom() - 1;
-    canvas.text(place.x + 2, place.y + 2, 12, "1 to 7", Slot::Accent);
-    canvas.text(
-        place.x + 15,
-        place.y + 2,
-        half - 16,
-        "the screens",
-        Slot::Text,
-    );
-    let entry = |binding: &Binding, x: u16, y: u16, canvas: &mut Canvas<'_>| {
-        if y >= last {
-            return;
-        }
-        canvas.text(x, y, 12, binding.label, Slot::Accent);
+    let left = Rect::new(place.x + 2, place.y + 1, HELP_LEFT, place.height - 2);
+    let (right_x, half) = (left.right() + 1, place.right() - left.right() - 2);
+    let right = Rect::new(right_x, place.y + 1, half, place.height - 2);
+    canvas.text(left.x, left.y, left.width, "Everywhere", Slot::Title);
+    canvas.text(right.x, right.y, half, "On this screen", Slot::Title);
+    canvas.text(left.x, left.y + 1, HELP_LABEL, "1 to 7", Slot::Accent);
+    let words_x = left.x + HELP_LABEL + 1;
+    canvas.text(words_x, left.y + 1, left.width, "the screens", Slot::Text);
+    // Says at which line it ended.
+    let entry = |binding: &Binding, column: Rect, y: u16, canvas: &mut Canvas<'_>| {
         let slot = if binding.changes && !model.look.can_write {
             Slot::Dim
         } else {
@@ -295,13 +287,26 @@ fn help(model: &Model, canvas: &mut Canvas<'_>) {
         } else {
             binding.words.to_owned()
         };
-        canvas.text(x + 13, y, half.saturating_sub(16), &words, slot);
+        let room = column.width - HELP_LABEL - 1;
+        let mut at = y;
+        for line in wrapped(&words, usize::from(room), 3) {
+            if at < column.bottom() {
+                canvas.text(column.x + HELP_LABEL + 1, at, room, &line, slot);
+            }
+            at += 1;
+        }
+        if y < column.bottom() {
+            canvas.text(column.x, y, HELP_LABEL, binding.label, Slot::Accent);
+        }
+        at
     };
-    for (line, binding) in all.iter().enumerate() {
-        entry(binding, place.x + 2, place.y + 3 + line as u16, canvas);
+    let mut y = left.y + 2;
+    for binding in all {
+        y = entry(binding, left, y, canvas);
     }
-    for (line, binding) in own.iter().enumerate() {
-        entry(binding, right, place.y + 2 + line as u16, canvas);
+    let mut y = right.y + 1;
+    for binding in own {
+        y = entry(binding, right, y, canvas);
     }
     let marks = [
         (Mark::Good, "good"),
@@ -309,12 +314,13 @@ fn help(model: &Model, canvas: &mut Canvas<'_>) {
         (Mark::Bad, "does not work"),
         (Mark::Absent, "no data"),
     ];
-    let mut y = place.y + 3 + own.len() as u16;
-    canvas.text(right, y, half, "Signs", Slot::Title);
+    if y < right.bottom() {
+        canvas.text(right.x, y, half, "Signs", Slot::Title);
+    }
     for (mark, words) in marks {
         y += 1;
-        if y < last {
-            canvas.marked(right, y, half - 2, mark, words);
+        if y < right.bottom() {
+            canvas.marked(right.x, y, half, mark, words);
         }
     }
 }
@@ -336,5 +342,10 @@ fn text_box(title: &str, lines: &[String], first: usize, canvas: &mut Canvas<'_>
     }
 }
 
+/// Columns of the keys that hold everywhere, and of the label of each: what they do fits beside it.
+const HELP_LEFT: u16 = 39;
+const HELP_LABEL: u16 = 12;
+/// As many rows as the smallest screen has room for.
+const HELP_HEIGHT: u16 = 22;
 /// After this long without a snapshot the gateway counts as silent.
 const STALE_S: f64 = 5.0;

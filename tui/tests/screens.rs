@@ -5,7 +5,7 @@
 mod common;
 
 use common::{look, model, press};
-use patronus_tui::{Glyphs, Look, Screen, Theme, ThemeName, draw, text};
+use patronus_tui::{Action, BINDINGS, Glyphs, Look, Scope, Screen, Theme, ThemeName, draw, text};
 use ratatui::buffer::Buffer;
 use ratatui::layout::Rect;
 
@@ -124,4 +124,89 @@ fn a_script_of_keys_over_the_whole_console() {
         film.push_str(&format!("== {}\n{}", keys.escape_default(), text(&model)));
     }
     settings().bind(|| insta::assert_snapshot!("script", film));
+}
+
+/// The two columns of the help overlay, each as one text.
+fn help_of(screen: Screen) -> (String, String) {
+    let look = Look {
+        screen,
+        can_write: true,
+        ..look()
+    };
+    let mut model = model(look, (80, 24));
+    press(&mut model, "?");
+    let shown = text(&model);
+    let head = shown
+        .lines()
+        .find(|line| line.contains("On this screen"))
+        .unwrap();
+    let split = head.find("On this screen").unwrap();
+    let split = head[..split].chars().count();
+    let column = |from: usize, len: usize| {
+        let lines = shown.lines().skip(2);
+        let parts = lines.map(|line| line.chars().skip(from).take(len).collect::<String>());
+        let words: Vec<String> = parts
+            .flat_map(|part| {
+                part.split_whitespace()
+                    .map(str::to_owned)
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        words.join(" ")
+    };
+    (column(2, split - 2), column(split, 78 - split))
+}
+
+#[test]
+fn help_on_the_smallest_terminal_has_every_key_of_the_screen_with_all_its_words() {
+    for screen in Screen::ALL {
+        let (everywhere, here) = help_of(screen);
+        for binding in BINDINGS.iter().filter(|it| it.holds_on(screen)) {
+            if matches!(binding.action, Action::Show(_)) {
+                continue;
+            }
+            let column = match binding.scope {
+                Scope::Everywhere => &everywhere,
+                Scope::On(_) => &here,
+            };
+            let entry = format!("{} {}", binding.label, binding.words);
+            assert!(
+                column.contains(&entry),
+                "{}: {entry}\n{column}",
+                screen.title()
+            );
+        }
+        assert!(everywhere.contains("1 to 7 the screens"), "{everywhere}");
+        assert!(here.contains("no data"), "{}: {here}", screen.title());
+    }
+}
+
+#[test]
+fn the_foot_has_every_hint_where_there_is_room_and_help_and_quit_always() {
+    for screen in Screen::ALL {
+        for can_write in [false, true] {
+            let foot = |size| {
+                let look = Look {
+                    screen,
+                    can_write,
+                    ..look()
+                };
+                text(&model(look, size)).lines().last().unwrap().to_owned()
+            };
+            let (wide, narrow) = (foot((160, 24)), foot((80, 24)));
+            for binding in BINDINGS.iter().filter(|it| it.holds_on(screen)) {
+                let label = binding.label.split(' ').next().unwrap();
+                let hint = format!(" {label} {} ", binding.hint);
+                let is_meant = !binding.hint.is_empty() && (can_write || !binding.changes);
+                if is_meant {
+                    assert!(wide.contains(&hint), "{}: {hint}\n{wide}", screen.title());
+                } else if !binding.hint.is_empty() {
+                    assert!(!wide.contains(&hint), "{}: {hint}\n{wide}", screen.title());
+                }
+                if matches!(binding.action, Action::Help | Action::Quit) {
+                    assert!(narrow.contains(&hint), "{}: {narrow}", screen.title());
+                }
+            }
+        }
+    }
 }

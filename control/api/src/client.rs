@@ -1,8 +1,8 @@
 //! A blocking client. It speaks HTTP/1.0, so that an answer ends where the connection does.
 
 use std::io::{self, BufReader, Read, Write};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -14,15 +14,16 @@ use crate::paths::{
 };
 use crate::prefilter::{PrefilterCommandRequest, PrefilterResponse};
 use crate::stream::{self, Body};
+use crate::transport::{Stream, TlsTarget, Transport};
 use crate::types::{
     ApiError, DiffRequest, DiffResponse, ExplainRequest, ExplainResponse, FlowsQuery,
     FlowsResponse, PolicyResponse, StatusResponse,
 };
 
-/// A gateway's API at a path. Every request is a connection of its own.
+/// A gateway's API on a socket, or by TCP. Every request is a connection of its own.
 #[derive(Clone, Debug)]
 pub struct Client {
-    path: PathBuf,
+    transport: Transport,
 }
 
 /// Why there is no answer.
@@ -42,6 +43,16 @@ pub enum ClientError {
         /// The socket.
         path: PathBuf,
         /// The system's answer.
+        reason: io::Error,
+    },
+    /// It does not prove to be who it should be.
+    #[error(
+        "{path} is not trusted: {reason}: is --ca its certificate, is its name in there, is the clock right?"
+    )]
+    Untrusted {
+        /// The address.
+        path: PathBuf,
+        /// What is wrong.
         reason: io::Error,
     },
     /// The connection broke, or took too long.
@@ -66,10 +77,14 @@ pub enum ClientError {
 }
 
 impl ClientError {
-    /// The program's exit code for it: 5 where the daemon cannot be reached, else 1.
+    /// The program's exit code for it: 5 where the daemon cannot be reached, 4 where it wants another token, else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Unreachable { .. } | Self::Forbidden { .. } | Self::Broken { .. } => 5,
+            Self::Unreachable { .. }
+            | Self::Forbidden { .. }
+            | Self::Untrusted { .. }
+            | Self::Broken { .. } => 5,
+            Self::Refused(error) if error.field.as_deref() == Some(TOKEN_FIELD) => 4,
             Self::Refused(_) | Self::Foreign { .. } => 1,
         }
     }
@@ -82,9 +97,28 @@ impl Client {
     /// [`ClientError::Unreachable`], [`ClientError::Forbidden`].
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let client = Self {
-            path: path.to_owned(),
+            transport: Transport::Unix(path.to_owned()),
         };
         client.open().map(|_| client)
+    }
+
+    /// A client of the gateway that `target` names; finds out that it is there and who it should be.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`], [`ClientError::Untrusted`].
+    pub fn connect_tls(target: TlsTarget) -> Result<Self, ClientError> {
+        let client = Self {
+            transport: Transport::Tls(Arc::new(target)),
+        };
+        client.open().map(|_| client)
+    }
+
+    /// Where the gateway's socket is; `None` where it is asked by TCP.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.transport {
+            Transport::Unix(path) => Some(path),
+            Transport::Tls(_) => None,
+        }
     }
 
     /// What the gateway is.
@@ -254,13 +288,15 @@ impl Client {
         &self,
         target: &str,
         patience: Duration,
-    ) -> Result<BufReader<UnixStream>, ClientError> {
+    ) -> Result<BufReader<Stream>, ClientError> {
         let mut stream = self.open()?;
         let broken = |reason| self.broken(reason);
-        stream.set_read_timeout(Some(patience)).map_err(broken)?;
+        stream.set_patience(patience).map_err(broken)?;
         // By HTTP/1.1 an answer says where it ends: one that was cut cannot pass for a whole one.
-        let head = format!("GET {target} HTTP/1.1\r\nHost: patronus\r\nConnection: close\r\n\r\n");
+        let headers = self.transport.headers();
+        let head = format!("GET {target} HTTP/1.1\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).map_err(broken)?;
+        stream.flush().map_err(broken)?;
         let mut reader = BufReader::new(stream);
         let Some((status, body)) = stream::read_head(&mut reader).map_err(broken)? else {
             return Err(self.foreign("not HTTP".to_owned()));
@@ -293,10 +329,8 @@ impl Client {
     }
 
     pub(crate) fn get<T: DeserializeOwned>(&self, target: &str) -> Result<T, ClientError> {
-        self.ask(
-            &format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n"),
-            &[],
-        )
+        let headers = self.transport.headers();
+        self.ask(&format!("GET {target} HTTP/1.0\r\n{headers}\r\n"), &[])
     }
 
     pub(crate) fn post<T: DeserializeOwned>(
@@ -307,8 +341,8 @@ impl Client {
         let body = serde_json::to_vec(request);
         let body = body.map_err(|error| self.foreign(error.to_string()))?;
         let head = format!(
-            "POST {target} HTTP/1.0\r\nHost: patronus\r\nContent-Type: application/json\r\n\
-             Content-Length: {}\r\n\r\n",
+            "POST {target} HTTP/1.0\r\n{}Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
+            self.transport.headers(),
             body.len()
         );
         self.ask(&head, &body)
@@ -321,7 +355,8 @@ impl Client {
 
     /// The body of an answer that is plain text.
     pub(crate) fn text(&self, target: &str) -> Result<String, ClientError> {
-        let head = format!("GET {target} HTTP/1.0\r\nHost: patronus\r\n\r\n");
+        let headers = self.transport.headers();
+        let head = format!("GET {target} HTTP/1.0\r\n{headers}\r\n");
         let answer = self.exchange(&head, &[])?;
         match split_answer(&answer) {
             Some((200, body)) => String::from_utf8(body.to_vec())
@@ -338,7 +373,8 @@ impl Client {
         // A daemon that refuses a long body answers in the middle of it: what it says counts, not the broken pipe.
         let sent = stream
             .write_all(head.as_bytes())
-            .and_then(|()| stream.write_all(body));
+            .and_then(|()| stream.write_all(body))
+            .and_then(|()| stream.flush());
         let mut answer = Vec::new();
         let heard = (&mut stream)
             .take(ANSWER_LEN_MAX + 1)
@@ -374,30 +410,20 @@ impl Client {
         }
     }
 
-    fn open(&self) -> Result<UnixStream, ClientError> {
-        let path = self.path.clone();
-        let stream = UnixStream::connect(&path).map_err(|reason| match reason.kind() {
-            io::ErrorKind::PermissionDenied => ClientError::Forbidden { path, reason },
-            _ => ClientError::Unreachable { path, reason },
-        })?;
-        let patience = Some(PATIENCE);
-        stream
-            .set_read_timeout(patience)
-            .and_then(|()| stream.set_write_timeout(patience))
-            .map_err(|reason| self.broken(reason))?;
-        Ok(stream)
+    fn open(&self) -> Result<Stream, ClientError> {
+        self.transport.open()
     }
 
     pub(crate) fn broken(&self, reason: io::Error) -> ClientError {
         ClientError::Broken {
-            path: self.path.clone(),
+            path: self.transport.place(),
             reason,
         }
     }
 
     pub(crate) fn foreign(&self, what: String) -> ClientError {
         ClientError::Foreign {
-            path: self.path.clone(),
+            path: self.transport.place(),
             what,
         }
     }
@@ -443,6 +469,8 @@ const ANSWER_LEN_MAX: u64 = 256 << 20;
 const ERROR_LEN_MAX: u64 = 1 << 20;
 /// What a daemon says to a request that it does not know.
 const UNKNOWN_TARGET: &str = "no such path";
+/// The field of a refusal that a token decides.
+const TOKEN_FIELD: &str = "token";
 
 #[cfg(test)]
 mod tests {
@@ -461,7 +489,8 @@ mod tests {
             assert!(heard[..len].starts_with(b"GET /v1/status HTTP/1.0\r\n"));
             stream.write_all(answer).unwrap();
         });
-        let heard = Client { path }.status();
+        let transport = Transport::Unix(path);
+        let heard = Client { transport }.status();
         daemon.join().unwrap();
         heard
     }
@@ -502,7 +531,7 @@ mod tests {
     #[test]
     fn a_daemon_that_knows_no_paths_is_called_old_and_one_that_misses_a_path_is_not() {
         let client = Client {
-            path: PathBuf::from("/x"),
+            transport: Transport::Unix(PathBuf::from("/x")),
         };
         let refused = |error: &str, field: Option<&str>| {
             client.known(ClientError::Refused(ApiError {

@@ -1,7 +1,6 @@
 //! The client's questions about what a gateway counts, and the stream of snapshots.
 
 use std::io::BufReader;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use crate::client::{Client, ClientError, PATIENCE, percent_encoded};
@@ -11,6 +10,7 @@ use crate::paths::OrderedResponse;
 use crate::peers::PeersResponse;
 use crate::rules::RulesResponse;
 use crate::stream::ChunkedLines;
+use crate::transport::Stream;
 use crate::watch::{Snapshot, WatchQuery};
 use crate::workers::{MeterStagesRequest, WorkersResponse};
 use crate::{SNAPSHOT_LEN_MAX, WATCH_INTERVAL_MAX_MS};
@@ -110,7 +110,7 @@ impl Client {
 #[derive(Debug)]
 pub struct Watch {
     client: Client,
-    lines: ChunkedLines<BufReader<UnixStream>>,
+    lines: ChunkedLines<BufReader<Stream>>,
 }
 
 impl Watch {

@@ -108,6 +108,9 @@ pub struct CountsView {
     pub events_lost: u64,
     /// Denied connections of which no event told.
     pub denials_untold: u64,
+    /// Times that a path went to another address, of which no event told: one a second and path is told.
+    #[serde(default)]
+    pub moves_untold: u64,
     /// Resets and ICMP errors that told a sender of a denied packet.
     pub refusals: u64,
     /// Senders of denied packets that were not told, because too many were just before.

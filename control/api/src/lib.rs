@@ -5,7 +5,9 @@
 //! line and the console read them. No tokio here, so that a verb that asks one question stays small.
 
 mod client;
+mod client_config;
 mod client_reads;
+mod config;
 mod counters;
 mod history;
 mod paths;
@@ -13,12 +15,18 @@ mod peers;
 mod prefilter;
 mod rules;
 mod stream;
+mod transport;
 mod types;
 mod watch;
 mod workers;
 
 pub use client::{Client, ClientError};
 pub use client_reads::Watch;
+pub use config::{
+    ConfigChangeView, ConfigCommand, ConfigCommandRequest, ConfigCommandResponse, ConfigEntryView,
+    ConfigFate, ConfigFileState, ConfigOrigin, ConfigPendingView, ConfigResponse,
+    ConfigTextResponse,
+};
 pub use counters::{
     ApiCountsView, CountersResponse, CountsView, FlowTableView, GenerationView, RatesView,
 };
@@ -39,6 +47,7 @@ pub use prefilter::{
     PrefilterStateView, PrefilterSummary,
 };
 pub use rules::{RuleHitsView, RulesResponse};
+pub use transport::{Stream, TargetError, TlsTarget, Transport};
 pub use types::{
     ApiError, CandidateFile, CauseView, ConnectionView, Counter, DiagnosticView, DiffRequest,
     DiffResponse, DirectionView, EndView, ExplainRequest, ExplainResponse, FlowDiff, FlowSort,

@@ -535,6 +535,41 @@ impl EventKind {
     }
 }
 
+impl GradeView {
+    /// The sign of a grade, one column wide, in the console and in every table; `None` for nothing known. As ASCII for
+    /// serial lines.
+    pub fn sign(grade: Option<Self>, is_ascii: bool) -> &'static str {
+        let (fine, ascii) = match grade {
+            Some(Self::Good) => ("●", "*"),
+            Some(Self::Warning) => ("▲", "!"),
+            Some(Self::Bad) => ("✖", "x"),
+            Some(Self::Info) | None => ("–", "-"),
+        };
+        if is_ascii { ascii } else { fine }
+    }
+}
+
+impl PathView {
+    /// How well it does: up but not keeping what a class asks is a warning; one that is not wanted, or of which nothing
+    /// was heard yet, has no grade.
+    pub fn grade(&self) -> Option<GradeView> {
+        match self.state {
+            PathStateView::Down => Some(GradeView::Bad),
+            PathStateView::Init | PathStateView::AdminDown => None,
+            PathStateView::Suspect => Some(GradeView::Warning),
+            PathStateView::Up if self.is_draining || self.is_unfit() => Some(GradeView::Warning),
+            PathStateView::Up => Some(GradeView::Good),
+        }
+    }
+
+    /// Whether a class uses it outside its bounds.
+    pub fn is_unfit(&self) -> bool {
+        self.classes
+            .iter()
+            .any(|class| class.is_used && class.tier > 0)
+    }
+}
+
 impl PathStateView {
     /// For people.
     pub fn words(self) -> &'static str {

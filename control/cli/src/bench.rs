@@ -1,4 +1,4 @@
-//! `patronus bench aead`, `bench engine` and `bench policy`: from the command line to the bench room and back.
+//! `patronus bench aead`, `bench engine`, `bench policy` and `bench paths`: from the command line to the bench room and back.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use clap::Args;
 use patronus_bench::report::Check;
 use patronus_bench::traffic::Shape;
 use patronus_bench::{
-    AeadOptions, Destination, EngineOptions, Outcome, PolicyOptions, Report, publish,
+    AeadOptions, Destination, EngineOptions, Outcome, PathsOptions, PolicyOptions, Report, publish,
 };
 
 /// What all benches have in common.
@@ -94,6 +94,48 @@ pub struct PolicyArgs {
     /// Write JSON, Markdown, a page and percentiles into that directory
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+}
+
+/// The command line of `bench paths`.
+#[derive(Debug, Args)]
+pub struct PathsArgs {
+    /// Far sites, each with two paths
+    #[arg(long, value_name = "N", default_value_t = 500)]
+    peers: usize,
+    /// How many of them exchange packets
+    #[arg(long, value_name = "N", default_value_t = 50)]
+    active: usize,
+    /// Seconds of virtual time to measure
+    #[arg(long, default_value_t = 60)]
+    seconds: usize,
+    /// The core to measure on; the last one this process may use if absent
+    #[arg(long, value_name = "N")]
+    core: Option<usize>,
+    /// A few sites for two seconds, to prove that the tool works: not a measurement
+    #[arg(long)]
+    quick: bool,
+    /// Fail when a target is missed
+    #[arg(long)]
+    gate: bool,
+    /// Print one JSON document and nothing else on standard output
+    #[arg(long)]
+    json: bool,
+    /// Write JSON, Markdown, a page and every second into that directory
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// Measures what measuring paths costs.
+pub fn paths(args: PathsArgs) -> anyhow::Result<()> {
+    let report = patronus_bench::paths::paths(&PathsOptions {
+        peers: args.peers,
+        active: args.active,
+        seconds: args.seconds,
+        core: args.core,
+        quick: args.quick,
+        command: command_line(),
+    })?;
+    finish(&report, args.gate, args.json, args.out)
 }
 
 /// Measures the cipher alone.

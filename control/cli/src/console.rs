@@ -61,7 +61,7 @@ pub struct ConsoleArgs {
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum ScreenArg {
+pub enum ScreenArg {
     Overview,
     Paths,
     Peers,
@@ -111,7 +111,7 @@ pub fn console(args: &ConsoleArgs) -> anyhow::Result<()> {
             // A gateway that is not there is said at once; one that goes away later is waited for.
             args.gateway.connect()?.status()?;
             Box::new(GatewayFeed {
-                socket: args.gateway.socket().to_owned(),
+                socket: args.gateway.socket()?.to_owned(),
                 interval_ms: args.interval,
             })
         }
@@ -126,24 +126,24 @@ fn once(args: &ConsoleArgs, look: Look) -> anyhow::Result<()> {
     let format = args.format.into();
     let text = match &args.replay {
         Some(path) => patronus_tui::once_replayed(look, size, path, format)?,
-        None => patronus_tui::once(look, size, args.gateway.socket(), format)?,
+        None => patronus_tui::once(look, size, args.gateway.socket()?, format)?,
     };
     print::text_out(&text);
     Ok(())
 }
 
-fn theme_of_environment() -> ThemeName {
+pub fn theme_of_environment() -> ThemeName {
     ThemeName::from_environment(|name| std::env::var(name).ok())
 }
 
-fn terminal_size() -> Option<(u16, u16)> {
+pub fn terminal_size() -> Option<(u16, u16)> {
     if !std::io::stdout().is_terminal() {
         return None;
     }
     patronus_tui::terminal_size()
 }
 
-fn size(text: &str) -> Result<(u16, u16), String> {
+pub fn size(text: &str) -> Result<(u16, u16), String> {
     let parsed = text.split_once('x').and_then(|(columns, rows)| {
         let columns = columns.parse::<u16>().ok()?;
         Some((columns, rows.parse::<u16>().ok()?))
@@ -188,7 +188,7 @@ impl From<FormatArg> for OnceFormat {
     }
 }
 
-const SIZE: (u16, u16) = (80, 24);
+pub const SIZE: (u16, u16) = (80, 24);
 
 #[cfg(test)]
 mod tests {

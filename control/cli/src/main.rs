@@ -1,7 +1,13 @@
 //! The `patronus` binary: every verb of the operator, one definition each.
 
 mod bench;
+mod bugreport;
+mod capture;
+mod config;
 mod console;
+mod console_bench;
+mod demo;
+mod doctor;
 mod failover_report;
 mod flows;
 mod gateway;
@@ -9,6 +15,7 @@ mod history;
 mod keys;
 mod lab_bench;
 mod lab_report;
+mod monitor;
 mod paths;
 mod peers;
 mod policy;
@@ -18,7 +25,9 @@ mod print;
 mod replay;
 mod shell;
 mod status;
+mod trace;
 mod verbs;
+mod version;
 mod workers;
 
 use std::path::PathBuf;
@@ -39,12 +48,13 @@ enum Verb {
     /// Run a gateway until SIGTERM or Ctrl-C; SIGHUP reloads its configuration
     Run(RunArgs),
     /// Show two or more gateways at work, in network namespaces made for it
-    Demo(DemoArgs),
+    #[command(after_help = demo::HELP)]
+    Demo(demo::DemoArgs),
     /// Run the sites of a file, with real gateways and bad uplinks, until Ctrl-C
     Lab(LabArgs),
-    /// Look at configuration files
+    /// Check, compare and apply configurations, and go back to earlier ones
     #[command(subcommand)]
-    Config(ConfigVerb),
+    Config(config::ConfigVerb),
     /// Check, test, list and compare policies: Kubernetes NetworkPolicy in files
     #[command(subcommand)]
     Policy(policy::PolicyVerb),
@@ -82,6 +92,24 @@ enum Verb {
     /// Tell what happened to paths, peers and uplinks, and why
     #[command(after_help = paths::EVENTS_HELP)]
     Events(paths::EventsArgs),
+    /// Print everything that happens as JSON lines, for programs
+    #[command(after_help = monitor::HELP)]
+    Monitor(monitor::MonitorArgs),
+    /// Show where traffic to a site or an address goes, hop by hop
+    #[command(after_help = trace::HELP)]
+    Trace(trace::TraceArgs),
+    /// Write packets inside and outside the tunnel into a file for Wireshark
+    #[command(after_help = capture::HELP)]
+    Capture(capture::CaptureArgs),
+    /// Find out what is wrong with this machine and its gateway, and what to do
+    #[command(after_help = doctor::HELP)]
+    Doctor(doctor::DoctorArgs),
+    /// Write a folder with what helps to find a fault, without keys
+    #[command(after_help = bugreport::HELP)]
+    Bugreport(bugreport::BugreportArgs),
+    /// Tell the versions of this program and of the running gateway
+    #[command(after_help = version::HELP)]
+    Version(version::VersionArgs),
     /// Decide again what a gateway decided about its paths, from a recorded trace
     #[command(after_help = replay::HELP)]
     Replay(replay::ReplayArgs),
@@ -131,22 +159,6 @@ struct RunArgs {
 }
 
 #[derive(Debug, Args)]
-struct DemoArgs {
-    /// Number of sites
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=8))]
-    sites: u8,
-    /// Length of each measurement in seconds
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    seconds: u64,
-    /// Print one JSON document and nothing else on standard output
-    #[arg(long)]
-    json: bool,
-    /// Stay up until Ctrl-C and say how to look inside
-    #[arg(long)]
-    keep: bool,
-}
-
-#[derive(Debug, Args)]
 struct LabArgs {
     /// The lab: sites, uplinks, impairments and their schedule, in TOML
     file: PathBuf,
@@ -159,15 +171,6 @@ struct LabArgs {
     /// Print one JSON document a line and nothing else on standard output
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Subcommand)]
-enum ConfigVerb {
-    /// Say whether a configuration file is right, and what it means
-    Check {
-        /// The file
-        file: PathBuf,
-    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -190,6 +193,8 @@ enum BenchVerb {
     Engine(bench::EngineArgs),
     /// Policy tables at scale: compiling, changing, judging, memory
     Policy(bench::PolicyArgs),
+    /// What it costs to measure the paths to many sites
+    Paths(bench::PathsArgs),
     /// What two gateways carry, at what delay and with what loss, after RFC 2544
     Throughput(lab_bench::ThroughputArgs),
     /// Handshakes per second, and what an established peer keeps during an initiation flood
@@ -198,6 +203,8 @@ enum BenchVerb {
     Failover(lab_bench::FailoverArgs),
     /// What the pre-filter costs, drops and keeps for an established peer during floods
     Prefilter(lab_bench::PrefilterArgs),
+    /// How soon the console shows something, and what it costs while it is open
+    Console(console_bench::ConsoleArgs),
     /// The same traffic through Patronus and through other WireGuard programs, in alternating rounds
     Compare(CompareArgs),
 }

@@ -26,7 +26,8 @@ pub struct PeersArgs {
 pub const HELP: &str = "\
 Signs: ● up, – no handshake in the last three minutes, ✖ none since the start;
 with --ascii * - x. TX and RX are datagrams on the uplinks: `patronus paths` says
-which path carries them. `wg show` tells the same of stock WireGuard.";
+which path carries them. MTU counts the outer packet. `wg show` tells the same of
+stock WireGuard.";
 
 /// Lists the peers.
 pub fn list(args: &PeersArgs) -> anyhow::Result<u8> {

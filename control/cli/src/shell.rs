@@ -52,6 +52,9 @@ fn page(command: &clap::Command, dir: &Path) -> anyhow::Result<()> {
     let path = dir.join(man.get_filename());
     let mut text = Vec::new();
     man.render(&mut text)?;
+    if command.get_display_name() == Some(CONSOLE) {
+        text.extend_from_slice(patronus_tui::manual().as_bytes());
+    }
     std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     print::text_out(&format!("{}\n", path.display()));
     let verbs = command.get_subcommands();
@@ -62,3 +65,5 @@ fn page(command: &clap::Command, dir: &Path) -> anyhow::Result<()> {
 }
 
 const NAME: &str = "patronus";
+/// The verb whose page lists keys.
+const CONSOLE: &str = "patronus-console";

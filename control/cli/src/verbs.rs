@@ -13,14 +13,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use patronus_api::ClientError;
 use patronus_gateway::RunOptions;
-use patronus_lab::{CompareOptions, DemoOptions, LabOptions};
+use patronus_lab::{CompareOptions, LabOptions};
 use patronus_tui::ConsoleError;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    BenchVerb, CompareArgs, ConfigVerb, DemoArgs, ImportVerb, LabArgs, RunArgs, Verb, bench,
-    console, flows, history, keys, lab_bench, lab_report, paths, peers, policy, prefilter, replay,
-    shell, status, workers,
+    BenchVerb, CompareArgs, ImportVerb, LabArgs, RunArgs, Verb, bench, bugreport, capture, config,
+    console, console_bench, demo, doctor, flows, history, keys, lab_bench, lab_report, monitor,
+    paths, peers, policy, prefilter, replay, shell, status, trace, version, workers,
 };
 
 /// Runs a verb.
@@ -28,7 +28,7 @@ pub fn dispatch(verb: Verb) -> ExitCode {
     let done = |()| 0;
     let outcome = match verb {
         Verb::Run(args) => run(args).map(done),
-        Verb::Config(ConfigVerb::Check { file }) => check(&file).map(done),
+        Verb::Config(verb) => config::run(&verb),
         Verb::Policy(verb) => policy::run(verb),
         Verb::Explain(args) => policy::explain(&args),
         Verb::Console(args) => console::console(&args).map(done),
@@ -44,13 +44,19 @@ pub fn dispatch(verb: Verb) -> ExitCode {
         Verb::Path(verb) => paths::run(&verb),
         Verb::Ping(args) => paths::ping(&args),
         Verb::Events(args) => paths::events(&args),
+        Verb::Monitor(args) => monitor::monitor(&args),
+        Verb::Trace(args) => trace::trace(&args),
+        Verb::Capture(args) => capture::capture(&args),
+        Verb::Doctor(args) => doctor::doctor(&args),
+        Verb::Bugreport(args) => bugreport::bugreport(&args),
+        Verb::Version(args) => version::version(&args),
         Verb::Replay(args) => replay::run(&args).map(done),
         Verb::Prefilter(verb) => prefilter::run(&verb),
         Verb::Import(ImportVerb::WgQuick { file, out }) => import_wg_quick(&file, &out).map(done),
         Verb::Genkey => keys::genkey().map(done),
         Verb::Pubkey => keys::pubkey().map(done),
         Verb::Genpsk => keys::genpsk().map(done),
-        Verb::Demo(args) => demo(&args).map(done),
+        Verb::Demo(args) => demo::demo(&args).map(done),
         Verb::Lab(args) => lab(args).map(done),
         Verb::Bench(verb) => measure(verb).map(done),
     };
@@ -80,10 +86,12 @@ fn measure(verb: BenchVerb) -> anyhow::Result<()> {
         BenchVerb::Aead(args) => bench::aead(args),
         BenchVerb::Engine(args) => bench::engine(args),
         BenchVerb::Policy(args) => bench::policy(args),
+        BenchVerb::Paths(args) => bench::paths(args),
         BenchVerb::Throughput(args) => lab_bench::throughput(args),
         BenchVerb::Handshakes(args) => lab_bench::handshakes(&args),
         BenchVerb::Failover(args) => lab_bench::failover(args),
         BenchVerb::Prefilter(args) => lab_bench::prefilter(args),
+        BenchVerb::Console(args) => console_bench::console(args),
         BenchVerb::Compare(args) => compare(args),
     }
 }
@@ -103,17 +111,6 @@ fn run(args: RunArgs) -> anyhow::Result<()> {
         exit_with_stdin: args.exit_with_stdin,
         report: args.report,
     })
-}
-
-fn demo(args: &DemoArgs) -> anyhow::Result<()> {
-    let options = DemoOptions {
-        sites: usize::from(args.sites),
-        seconds: args.seconds as f64,
-        json: args.json,
-        keep: args.keep,
-        binary: this_binary()?,
-    };
-    patronus_lab::demo(&options).map(drop)
 }
 
 fn lab(args: LabArgs) -> anyhow::Result<()> {
@@ -181,11 +178,6 @@ pub fn peers(
 /// The program that the lab starts as a gateway: this one.
 pub fn this_binary() -> anyhow::Result<PathBuf> {
     std::env::current_exe().context("cannot find the running program's file")
-}
-
-fn check(file: &Path) -> anyhow::Result<()> {
-    println!("{}", patronus_config::check(file)?);
-    Ok(())
 }
 
 fn import_wg_quick(file: &Path, out: &Path) -> anyhow::Result<()> {

@@ -57,6 +57,29 @@ fn one_side_by_af_xdp_carries_pings_and_tcp_and_a_moved_port_follows() {
     // Once a second control asks for the way to the peer; until it has it, the UDP socket sends.
     std::thread::sleep(std::time::Duration::from_secs(2));
     transfer(&pair);
+    let told = || {
+        let mut command = common::patronus();
+        let told = common::output_of(&pair.place_one.namespace, command.arg("metrics"));
+        String::from_utf8(told.stdout).unwrap()
+    };
+    common::until("metrics tell of the frames", || {
+        let text = told();
+        let mut lines = text.lines();
+        let frames = lines.find(|line| {
+            line.starts_with("patronus_af_xdp_frames_total{") && line.contains("way=\"redirected\"")
+        });
+        let count = frames.and_then(|line| line.rsplit_once(' ')?.1.parse::<u64>().ok());
+        count.is_some_and(|count| count > 1000)
+    });
+    let text = told();
+    for reason in ["ring_full", "no_chunk", "other"] {
+        let series = format!("reason=\"{reason}\"");
+        let mut lines = text.lines();
+        let is_told = lines.any(|line| {
+            line.starts_with("patronus_af_xdp_dropped_frames_total{") && line.contains(&series)
+        });
+        assert!(is_told, "{reason}: {text}");
+    }
     pair.one.wg_set(&["listen-port", "51999"]);
     pair.one.wait_for("listening port=51999");
     pair.reach();

@@ -58,6 +58,7 @@ fn the_verbs_tell_what_the_api_tells_and_their_lines_fit() {
     if !can_run() {
         return;
     }
+    let begun = Instant::now();
     let pair = named();
     let place = &pair.place_one;
     pair.reach();
@@ -87,12 +88,10 @@ fn the_verbs_tell_what_the_api_tells_and_their_lines_fit() {
     for worker in all {
         assert_eq!(worker["is_running"], true);
         let time = ["busy_s", "spinning_s", "asleep_s"].map(|it| worker[it].as_f64().unwrap());
-        let uptime = workers["uptime_s"].as_f64().unwrap();
-        // A worker asleep books its sleep when it wakes, within a second; it began before the clock of `uptime` was read.
-        assert!(
-            time.iter().sum::<f64>() <= uptime + 0.1,
-            "{time:?} of {uptime}"
-        );
+        // A worker asleep books its sleep when it wakes, within a second. How long before the clock of `uptime` a worker
+        // began, and was read after it, depends on the machine.
+        let life = begun.elapsed().as_secs_f64();
+        assert!(time.iter().sum::<f64>() <= life, "{time:?} of {life}");
     }
     let rx: u64 = all
         .iter()
@@ -217,8 +216,20 @@ fn two_hundred_streams_and_clients_that_behave_badly_cost_no_packet() {
             assert!(answer.starts_with(status), "{answer}");
         }
     }
+    // Who does not read is cut in time, and these are to stay.
+    let mut read_all = || {
+        for stream in &mut lines {
+            stream.get_ref().set_nonblocking(true).unwrap();
+            while stream
+                .get_mut()
+                .read(&mut [0; 4096])
+                .is_ok_and(|len| len > 0)
+            {}
+        }
+    };
     // Meanwhile packets pass, and questions are answered.
     for _ in 0..5 {
+        read_all();
         pair.reach();
         let status = json(place, &["status"]);
         assert_eq!(status["health"]["is_ready"], true, "{status}");

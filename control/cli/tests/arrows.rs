@@ -71,6 +71,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "patronus-aead",
             "patronus-engine",
             "patronus-packet",
+            "patronus-path",
             "patronus-policy",
             "patronus-tunnel",
         ],

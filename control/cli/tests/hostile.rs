@@ -251,7 +251,8 @@ impl Sniffer {
                 let config = datalink::Config {
                     // A veth carries superpackets whole.
                     read_buffer_size: 1 << 17,
-                    read_timeout: Some(Duration::from_millis(50)),
+                    // Shorter than gateways are silent.
+                    read_timeout: Some(Duration::from_millis(5)),
                     ..datalink::Config::default()
                 };
                 match datalink::channel(interface, config).unwrap() {
@@ -264,19 +265,25 @@ impl Sniffer {
         let stopping = stop.clone();
         let thread = std::thread::spawn(move || {
             let mut seen = Seen::default();
-            while !stopping.load(Ordering::Relaxed) {
-                // A timeout is an error too.
-                let Ok(frame) = receiver.next() else { continue };
+            loop {
+                // A timeout is an error too: whatever came before it has been read.
+                let Ok(frame) = receiver.next() else {
+                    match stopping.load(Ordering::Relaxed) {
+                        true => return seen,
+                        false => continue,
+                    }
+                };
                 seen.frames += 1;
                 seen.with_marker +=
                     u64::from(frame.windows(marker.len()).any(|bytes| bytes == marker));
             }
-            seen
         });
         Self { stop, thread }
     }
 
+    /// What it saw, once everything has been read.
     fn finish(self) -> Seen {
+        // What a gateway holds back may still come out.
         std::thread::sleep(Duration::from_millis(200));
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()

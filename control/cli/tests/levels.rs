@@ -7,7 +7,7 @@ mod common;
 use std::cell::Cell;
 use std::time::Duration;
 
-use common::{Conf, Mesh, PATIENCE, Pair, can_run};
+use common::{Conf, Mesh, PATIENCE, Pair, can_run, until};
 use nix::sys::signal::Signal;
 use patronus_lab::Family;
 use patronus_lab::traffic::{BulkTcp, UdpBlast, reach, verified_transfer};
@@ -40,9 +40,8 @@ fn carries(level_one: &str, level_two: &str) {
             let addr = to.host_addr(family);
             verified_transfer(&from.host, &to.host, addr, TRANSFER_BYTES, 5, TRANSFER_MAX).unwrap();
             let blast = UdpBlast::start(&from.host, &to.host, addr, 1300).unwrap();
-            std::thread::sleep(Duration::from_millis(100));
-            let udp = blast.finish().unwrap();
-            assert!(udp.received > 100, "{level_one} and {level_two}: {udp:?}");
+            until("a hundred datagrams have come", || blast.received() > 100);
+            blast.finish().unwrap();
         }
     }
     for (daemon, level) in [(&mut pair.one, level_one), (&mut pair.two, level_two)] {

@@ -158,7 +158,7 @@ fn the_only_path_is_up_answers_pings_and_keeps_its_traffic_when_drained() {
         (path["is_draining"] == true).then_some(())
     });
     // Traffic stays: there is nowhere else to go.
-    reach(Duration::from_secs(2)).unwrap();
+    reach(PATIENCE).unwrap();
     out(&run(place, &["path", "undrain", "branch/0"]));
     let ordered = events(place, &["--kind", "command"]);
     assert_eq!(ordered.len(), 2, "{ordered:?}");

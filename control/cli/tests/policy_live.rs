@@ -139,6 +139,21 @@ fn a_change_of_policy_is_foretold_takes_effect_and_is_counted() {
     pair.one.reload();
     pair.two.reload();
     assert!(reaches(one, two, PATIENCE));
+    let told = run(&pair.place_one, &["events", "--kind", "gateway"]);
+    let told = text(&told.stdout);
+    for event in [
+        "configuration reloaded; peers: 1",
+        "policy generation 1 is in force; objects changed: ",
+        "is in force; objects changed: 1",
+    ] {
+        assert!(told.contains(event), "{event}\n{told}");
+    }
+    pair.place_one
+        .manifest("faulty.yaml", "kind: NetworkPolicy\n");
+    pair.one.reload();
+    let told = run(&pair.place_one, &["events", "--kind", "gateway"]);
+    let told = text(&told.stdout);
+    assert!(told.contains("policy has faults: 1"), "{told}");
     pair.one.signal(Signal::SIGTERM);
     pair.one.wait_end(PATIENCE);
     let report = pair.one.read_raw_report();

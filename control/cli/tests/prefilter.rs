@@ -85,6 +85,26 @@ fn prefilter(place: &Place, args: &str) -> Output {
     output_of(&place.namespace, &mut command)
 }
 
+/// The value of a series of `patronus metrics`.
+fn metric(place: &Place, series: &str) -> u64 {
+    let mut command = patronus();
+    let told = output_of(&place.namespace, command.arg("metrics"));
+    let text = String::from_utf8(told.stdout).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    let value = line.unwrap_or_else(|| panic!("no {series} in {text}"));
+    value.trim().parse().unwrap()
+}
+
+/// Frames of no WireGuard message that were dropped on an uplink.
+fn dropped_on(place: &Place, interface: &str) -> u64 {
+    let labels =
+        format!("interface=\"{interface}\",side=\"wan\",verdict=\"drop\",reason=\"drop_type\"");
+    metric(
+        place,
+        &format!("patronus_prefilter_packets_total{{{labels}}}"),
+    )
+}
+
 fn wan_of_one(pair: &Pair) -> SocketAddr {
     SocketAddr::new(pair.sites().0.wan_addr(Family::V4), PORT)
 }
@@ -137,6 +157,15 @@ fn junk_is_dropped_before_the_gateway_and_reloads_leave_no_gap() {
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
         flood.join().unwrap();
+    });
+    let dropped = dropped_on(&pair.place_one, "wan0");
+    assert!(dropped > 300, "{dropped}");
+    assert_eq!(dropped, count(&pair.place_one, "drop_type"));
+    let attached = "patronus_prefilter_attached{interface=\"wan0\",side=\"wan\",hook=\"tcx\"}";
+    assert_eq!(metric(&pair.place_one, attached), 1);
+    let known = "patronus_prefilter_map_entries{map=\"wan_receivers\"}";
+    until("the receivers are in their table", || {
+        metric(&pair.place_one, known) > 0
     });
     // The last of these checks receivers, as soon as the workers have had time for the configuration.
     let mut stray = [0x5a; 64];
@@ -314,6 +343,8 @@ fn an_interface_that_comes_back_is_guarded_again() {
             count(&place, "drop_type") > before
         });
         assert_eq!(prefilter(&place, "show").status.code(), Some(0));
+        // What was counted on the interface that was there before is its, too.
+        assert_eq!(dropped_on(&place, "wan0"), count(&place, "drop_type"));
         place.ip_do("link del wan0");
         daemon.wait_for_nth("pre-filter gone with its interface", times);
     }
@@ -418,10 +449,21 @@ fn two_gateways_on_one_interface_leave_each_other_alone() {
     );
 
     // Each judges its own port.
-    let reports = [(&mut one, PORT), (&mut two, PORT + 1)].map(|(daemon, port)| {
+    let dropped = |api: &str| {
+        let path = std::path::Path::new(api);
+        let ask = || patronus_api::Client::connect(path)?.prefilter();
+        let counts = place.namespace.run(ask).unwrap().unwrap().counts;
+        let found = counts.iter().find(|count| count.reason == "drop_type");
+        found.is_some_and(|count| count.packets > 0)
+    };
+    let gateways = [
+        (&mut one, PORT, patronus_api::SOCKET_PATH),
+        (&mut two, PORT + 1, "/run/other/patronus.sock"),
+    ];
+    let reports = gateways.map(|(daemon, port, api)| {
         let attacker = socket(&outside, SocketAddr::new([198, 18, 1, 2].into(), port));
         junk(&attacker, 32);
-        std::thread::sleep(Duration::from_millis(100));
+        until("its junk is dropped", || dropped(api));
         daemon.signal(Signal::SIGTERM);
         daemon.wait_end(PATIENCE);
         daemon.read_raw_report()

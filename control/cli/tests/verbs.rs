@@ -200,7 +200,7 @@ fn config_check_says_what_a_good_file_sets_up_and_every_fault_of_a_bad_one() {
     ] {
         assert!(text.contains(fragment), "{fragment} in {text}");
     }
-    assert_eq!(text.lines().count(), 1);
+    assert_eq!(text.lines().count(), 4);
 
     let mut bad = conf.clone();
     bad.mtu = 100;
@@ -404,4 +404,33 @@ fn completions_and_manual_pages_come_from_the_command_line_itself() {
         assert!(page.contains(".SH NAME"), "{name}");
         assert!(told.contains(name), "{told}");
     }
+}
+
+#[test]
+fn the_manual_page_of_the_console_has_every_key_of_the_one_list() {
+    let dir = tempfile::tempdir().unwrap();
+    stdout(&ours(&["man", dir.path().to_str().unwrap()], ""));
+    let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).unwrap();
+    let page = read("patronus-console.1");
+    // A hyphen that is meant as a minus, as manual pages write it.
+    let roff = |text: &str| text.replace('-', "\\-");
+    for binding in patronus_tui::BINDINGS {
+        let screens = patronus_tui::Screen::ALL.into_iter();
+        let places = match binding.scope {
+            patronus_tui::Scope::Everywhere => vec![String::new()],
+            patronus_tui::Scope::On(on) => screens
+                .filter(|screen| on.contains(screen))
+                .map(|screen| format!(" on {}", screen.title()))
+                .collect(),
+        };
+        for place in places {
+            let entry = format!(
+                "\\fB{}\\fR{place}\n{}.",
+                roff(binding.label),
+                roff(binding.words)
+            );
+            assert!(page.contains(&entry), "{entry}\n{page}");
+        }
+    }
+    assert!(!read("patronus-peers.1").contains(".SH KEYS"));
 }

@@ -18,11 +18,10 @@ use crate::draft::{DraftPeer, DraftSite};
 use crate::endpoint::{CostedEndpoint, PeerEndpoint};
 use crate::keys::{KeyText, looks_like_key};
 use crate::model::{
-    ApiSettings, CipherCode, CoreList, Dataplane, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning,
-    PolicyDir, PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, StateSettings,
-    WorkerCount,
+    CipherCode, CoreList, Dataplane, FlowSlots, Keepalive, Mtu, OffloadLimit, Pinning, PolicyDir,
+    PolicySettings, RefusalMode, RouteTable, SocketBuffer, SpinTime, StateSettings, WorkerCount,
 };
-use crate::raw::{Raw, RawApi, RawDataplane, RawEndpoint, RawPeer, RawPolicy, RawSite, RawTable};
+use crate::raw::{Raw, RawDataplane, RawEndpoint, RawPeer, RawPolicy, RawSite, RawTable};
 use crate::suggest::nearest;
 use crate::via::check_vias;
 
@@ -210,12 +209,6 @@ pub(crate) fn word<T: Copy>(
         report.at(raw.line, format!("{fault} `{}`: {fix}", quote(&raw.value)));
     }
     found.map(|(_, meant)| *meant)
-}
-
-pub(crate) fn check_api(raw: RawApi, report: &mut Report) -> ApiSettings {
-    ApiSettings {
-        metrics_listen: parsed(raw.metrics_listen, "[api] metrics_listen", report),
-    }
 }
 
 pub(crate) fn check_policy(raw: RawPolicy, report: &mut Report) -> PolicySettings {

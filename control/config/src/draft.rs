@@ -9,7 +9,8 @@ use patronus_path::PATHS_MAX;
 use patronus_tunnel::{PresharedKey, PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-use crate::check::{check_api, check_dataplane, check_peer, check_policy, check_site};
+use crate::api::check_api;
+use crate::check::{check_dataplane, check_peer, check_policy, check_site};
 use crate::classes::{Classes, check_classes};
 use crate::diagnostic::{ConfigErrors, Report, quote};
 use crate::endpoint::{CostedEndpoint, PeerEndpoint};
@@ -29,13 +30,13 @@ use crate::via::{Via, refuse_misplaced};
 #[derive(Clone, Debug)]
 pub struct Draft {
     origin: String,
-    site: DraftSite,
+    pub(crate) site: DraftSite,
     dataplane: Dataplane,
-    uplinks: Uplinks,
-    peers: Vec<DraftPeer>,
+    pub(crate) uplinks: Uplinks,
+    pub(crate) peers: Vec<DraftPeer>,
     classes: Classes,
     policy: PolicySettings,
-    prefilter: PrefilterSettings,
+    pub(crate) prefilter: PrefilterSettings,
     api: ApiSettings,
 }
 

@@ -8,8 +8,11 @@
 //! Text becomes values in three steps, each a type of its own: TOML of the right shape (`raw`), then
 //! [`Draft`], whose values make sense together but whose secrets are paths, then [`Config`].
 
+mod api;
+pub mod changes;
 mod check;
 pub mod classes;
+pub mod defaults;
 pub mod diagnostic;
 mod draft;
 pub mod endpoint;
@@ -17,6 +20,7 @@ pub mod keys;
 pub mod load;
 pub mod manifests;
 pub mod model;
+pub mod outline;
 pub mod peers;
 pub mod prefilter;
 mod raw;
@@ -27,18 +31,20 @@ pub mod uplinks;
 pub mod via;
 pub mod wg_quick;
 
+pub use changes::{Change, at_next_start, changes};
 pub use classes::{Class, Classes, PodMatch, Ports};
 pub use diagnostic::{ConfigErrors, Diagnostic};
 pub use draft::{Draft, RESERVED_TABLES};
 pub use endpoint::{CostedEndpoint, HostName, PeerEndpoint};
 pub use keys::{KeyText, KeyTextError};
-pub use load::{check, load};
+pub use load::{check, load, load_text};
 pub use model::{
-    ApiSettings, CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots, InterfaceName,
-    Keepalive, LoopbackAddr, LoopbackError, Mtu, Name, OffloadLimit, Pinning, PolicyDir,
-    PolicySettings, RefusalMode, RouteTable, Site, SocketBuffer, SpinTime, StateSettings,
-    WorkerCount,
+    ApiListen, ApiSettings, CipherCode, Config, CoreList, Dataplane, FirewallMark, FlowSlots,
+    InterfaceName, Keepalive, LoopbackAddr, LoopbackError, Mtu, Name, OffloadLimit, Pinning,
+    PolicyDir, PolicySettings, RefusalMode, RouteTable, Site, SocketBuffer, SpinTime,
+    StateSettings, WorkerCount,
 };
+pub use outline::{Outline, OutlineUplink};
 pub use peers::{Peer, PeerSet};
 pub use prefilter::{InitiationLimit, LanHook, PrefilterSettings, WanHook};
 pub use summary::Summary;

@@ -17,11 +17,18 @@ use crate::summary::Summary;
 pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
     let origin = path.to_string_lossy();
     let text = read_text(path, &origin)?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    Config::parse(&text, &origin)?.resolve(|file| read_secret(&folder.join(file)))
+    load_text(&text, &origin, path.parent().unwrap_or(Path::new("")))
 }
 
-/// `patronus config check FILE`: loads the file and says in one line what it sets up.
+/// The configuration that `text` is, with the key files that it names. Their relative paths start at `folder`.
+///
+/// # Errors
+/// All that is wrong with it, `origin` being what messages call it.
+pub fn load_text(text: &str, origin: &str, folder: &Path) -> Result<Config, ConfigErrors> {
+    Config::parse(text, origin)?.resolve(|file| read_secret(&folder.join(file)))
+}
+
+/// `patronus config check FILE`: loads the file and says what it sets up.
 pub fn check(path: &Path) -> Result<Summary, ConfigErrors> {
     let config = load(path)?;
     Ok(Summary::new(&path.to_string_lossy(), &config))
@@ -113,6 +120,18 @@ impl SecretError {
 /// The text of a key file: regular, closed to group and others, at most [`SECRET_LEN_MAX`] bytes. Type
 /// and mode are asked of the open file, so that nobody can swap it in between.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    read_closed(path, SECRET_LEN_MAX)
+}
+
+/// The text of a private key in PEM, under the same conditions but its length.
+///
+/// # Errors
+/// See [`SecretError`].
+pub fn read_pem_key(path: &Path) -> Result<Zeroizing<String>, SecretError> {
+    read_closed(path, PEM_LEN_MAX)
+}
+
+fn read_closed(path: &Path, len_max: usize) -> Result<Zeroizing<String>, SecretError> {
     let unreadable = |source: io::Error| match source.kind() {
         io::ErrorKind::NotFound => SecretError::Missing(path.to_owned()),
         _ => SecretError::Unreadable {
@@ -138,12 +157,12 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
         });
     }
     // Full capacity at once: growing would leave copies of the secret behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(SECRET_LEN_MAX + 1));
-    file.take(SECRET_LEN_MAX as u64 + 1)
+    let mut bytes = Zeroizing::new(Vec::with_capacity(len_max + 1));
+    file.take(len_max as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) if bytes.len() <= SECRET_LEN_MAX => Ok(Zeroizing::new(text.to_owned())),
+        Ok(text) if bytes.len() <= len_max => Ok(Zeroizing::new(text.to_owned())),
         Ok(_) | Err(_) => Err(SecretError::NotKey(path.to_owned())),
     }
 }
@@ -152,3 +171,5 @@ pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretError> {
 pub const TEXT_LEN_MAX: u64 = 8 << 20;
 /// The largest key file, in bytes: a key and some white space.
 pub const SECRET_LEN_MAX: usize = 256;
+/// The largest private key in PEM, in bytes.
+pub const PEM_LEN_MAX: usize = 64 << 10;

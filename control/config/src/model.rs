@@ -81,6 +81,23 @@ impl Default for StateSettings {
 pub struct ApiSettings {
     /// Where metrics are served to whoever asks, beside the API's socket.
     pub metrics_listen: Option<LoopbackAddr>,
+    /// Where the whole API is served by TCP, with TLS and for those with a token.
+    pub listen: Option<ApiListen>,
+}
+
+/// The API by TCP. Paths are as the operator wrote them: relative to the folder of the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiListen {
+    /// Address and port.
+    pub addr: SocketAddr,
+    /// The certificate and those that signed it, in PEM.
+    pub tls_cert: PathBuf,
+    /// Its private key, in PEM.
+    pub tls_key: PathBuf,
+    /// The token of those who may do everything.
+    pub token_file: Option<PathBuf>,
+    /// The token of those who may only look.
+    pub read_token_file: Option<PathBuf>,
 }
 
 /// An address and port that only this machine reaches.

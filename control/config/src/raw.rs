@@ -178,7 +178,14 @@ pub(crate) struct RawPrefilter {
 /// `[api]`
 #[derive(Debug)]
 pub(crate) struct RawApi {
+    pub(crate) line: Line,
     pub(crate) metrics_listen: Maybe<String>,
+    pub(crate) listen: Maybe<String>,
+    pub(crate) tls_cert: Maybe<String>,
+    pub(crate) tls_key: Maybe<String>,
+    pub(crate) token_file: Maybe<String>,
+    pub(crate) read_token_file: Maybe<String>,
+    pub(crate) broken: Vec<&'static str>,
 }
 
 /// Reads the shape of `text`. A file that is no TOML yields an empty [`RawConfig`] and reports.
@@ -327,7 +334,14 @@ fn read_prefilter(mut section: Section<'_, '_, '_>) -> RawPrefilter {
 
 fn read_api(mut section: Section<'_, '_, '_>) -> RawApi {
     RawApi {
+        line: section.line,
         metrics_listen: section.string("metrics_listen"),
+        listen: section.string("listen"),
+        tls_cert: section.string("tls_cert"),
+        tls_key: section.string("tls_key"),
+        token_file: section.string("token_file"),
+        read_token_file: section.string("read_token_file"),
+        broken: section.broken,
     }
 }
 

@@ -219,9 +219,16 @@ pub(crate) const PREFILTER: Schema = Schema {
 };
 pub(crate) const API: Schema = Schema {
     title: "[api]",
-    keys: &[("metrics_listen", "\"127.0.0.1:9586\"")],
+    keys: &[
+        ("metrics_listen", "\"127.0.0.1:9586\""),
+        ("listen", "\"192.0.2.1:9587\""),
+        ("tls_cert", "\"/etc/patronus/api.crt\""),
+        ("tls_key", "\"/etc/patronus/api.key\""),
+        ("token_file", "\"/etc/patronus/api.token\""),
+        ("read_token_file", "\"/etc/patronus/api-read.token\""),
+    ],
 };
-const SCHEMAS: [&Schema; 8] = [
+pub(crate) const SCHEMAS: [&Schema; 8] = [
     &SITE, &DATAPLANE, &UPLINK, &PEER, &POLICY, &CLASS, &PREFILTER, &API,
 ];
 

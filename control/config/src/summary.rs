@@ -1,11 +1,11 @@
-//! What a configuration sets up, in one line for `patronus config check`.
+//! What a configuration sets up, for `patronus config check`.
 
 use std::fmt;
 
 use crate::keys::KeyText;
 use crate::model::Config;
 
-/// The gist of a configuration; its `Display` is one line without secrets.
+/// The gist of a configuration; its `Display` has no secrets, and fits 80 columns where names do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Summary {
     /// The file.
@@ -50,33 +50,28 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}: ok: site {}, interface {}, public key {}, ",
-            self.origin, self.site, self.interface, self.public_key
-        )?;
-        if self.uplinks > 1 {
-            write!(f, "{} uplinks, ", self.uplinks)?;
-        }
+        writeln!(f, "{}: ok", self.origin)?;
+        write!(f, "  site {}, interface {}, ", self.site, self.interface)?;
         match self.listen_port {
-            0 => f.write_str("any free port, ")?,
-            port => write!(f, "port {port}, ")?,
+            0 => f.write_str("any free port")?,
+            port => write!(f, "port {port}")?,
         }
-        write!(
-            f,
-            "{}, {}, ",
-            counted(self.peers, "peer"),
-            counted(self.allowed_ips, "allowed IP")
-        )?;
-        match self.route_table {
-            Some(254) => f.write_str("routes in main")?,
-            Some(table) => write!(f, "routes in table {table}")?,
-            None => f.write_str("no routes")?,
+        if self.uplinks > 1 {
+            write!(f, ", {} uplinks", self.uplinks)?;
         }
         match self.classes {
-            0 => Ok(()),
-            1 => f.write_str(", 1 class"),
-            count => write!(f, ", {count} classes"),
+            0 => {}
+            1 => f.write_str(", 1 class")?,
+            count => write!(f, ", {count} classes")?,
+        }
+        writeln!(f, "\n  public key {}", self.public_key)?;
+        let peers = counted(self.peers, "peer");
+        let allowed = counted(self.allowed_ips, "allowed IP");
+        write!(f, "  {peers}, {allowed}, ")?;
+        match self.route_table {
+            Some(254) => f.write_str("routes in main"),
+            Some(table) => write!(f, "routes in table {table}"),
+            None => f.write_str("no routes"),
         }
     }
 }

@@ -32,15 +32,21 @@ fn refusal(file: &Path) -> String {
 }
 
 #[test]
-fn a_site_loads_with_its_key_beside_the_file_and_sums_up_in_one_line() {
+fn a_site_loads_with_its_key_beside_the_file_and_sums_up_in_eighty_columns() {
     let (_folder, file) = site(0o600);
     let summary = check(&file).unwrap().to_string();
     let expected = format!(
-        "{}: ok: site hq, interface patronus0, public key {ALICE_PUBLIC}, port 51820, 0 peers, 0 \
-        allowed IPs, routes in main",
+        "{}: ok\n  site hq, interface patronus0, port 51820\n  public key {ALICE_PUBLIC}\n  \
+        0 peers, 0 allowed IPs, routes in main",
         file.display()
     );
     assert_eq!(summary, expected);
+    assert!(
+        summary
+            .lines()
+            .skip(1)
+            .all(|line| line.chars().count() <= 80)
+    );
 }
 
 #[test]

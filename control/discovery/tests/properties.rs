@@ -32,10 +32,7 @@ fn every_message_is_read_as_it_was_written_and_fits() {
 
 #[test]
 fn every_kind_has_its_code_and_a_message_here() {
-    let seen: Vec<MessageKind> = MESSAGES
-        .iter()
-        .map(|(_, message)| message.kind())
-        .collect();
+    let seen: Vec<MessageKind> = MESSAGES.iter().map(|(_, message)| message.kind()).collect();
     for kind in MessageKind::ALL {
         assert_eq!(MessageKind::from_code(kind.code()), Some(kind));
         assert!(seen.contains(&kind), "{kind:?}");

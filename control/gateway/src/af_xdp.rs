@@ -13,7 +13,7 @@ use std::sync::Arc;
 use futures_util::TryStreamExt;
 use patronus_config::{Config, UplinkIo};
 use patronus_ebpf::{Attachment, Hook, Interface, XskRedirect};
-use patronus_io::{Mac, Neighbourhood, NextHop, XdpError, XdpOptions, XdpSocket};
+use patronus_io::{Mac, Neighbourhood, NextHop, XdpDropMeter, XdpError, XdpOptions, XdpSocket};
 use patronus_tunnel::WorkerId;
 use rtnetlink::Handle;
 use rtnetlink::packet_route::AddressFamily;
@@ -24,6 +24,7 @@ use rtnetlink::packet_route::neighbour::{
 };
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric};
 
+use crate::af_xdp_metrics::XdpMetrics;
 use crate::exchange::{Exchange, Order};
 use crate::registry::Registry;
 use crate::sockets::Sockets;
@@ -32,6 +33,7 @@ use crate::startup;
 /// The uplinks that run by AF_XDP.
 pub struct XdpUplinks {
     interfaces: Vec<XdpInterface>,
+    told: XdpMetrics,
     /// The ports of all workers: of IPv4, and of IPv6.
     ports: [BTreeSet<u16>; 2],
     netlink: Option<Netlink>,
@@ -58,6 +60,7 @@ impl XdpUplinks {
     pub fn open(config: &Config, uplinks: &mut startup::Uplinks) -> Self {
         let mut this = Self {
             interfaces: Vec::new(),
+            told: XdpMetrics::default(),
             ports: Default::default(),
             netlink: None,
         };
@@ -69,14 +72,17 @@ impl XdpUplinks {
             };
             let name = uplink.name.as_str();
             match open_interface(interface.as_str(), &mut uplinks.sockets) {
-                Ok((index, redirect, attachment)) => this.interfaces.push(XdpInterface {
-                    uplink: name.to_owned(),
-                    index,
-                    redirect,
-                    is_lone,
-                    told: Arc::default(),
-                    _attachment: attachment,
-                }),
+                Ok(opened) => {
+                    this.told.add(name, opened.meters);
+                    this.interfaces.push(XdpInterface {
+                        uplink: name.to_owned(),
+                        index: opened.index,
+                        redirect: opened.redirect,
+                        is_lone,
+                        told: Arc::default(),
+                        _attachment: opened.attachment,
+                    });
+                }
                 Err(why) => tracing::warn!(
                     uplink = name,
                     interface = interface.as_str(),
@@ -93,6 +99,11 @@ impl XdpUplinks {
         this
     }
 
+    /// What a scrape of metrics is told.
+    pub fn told(&self) -> XdpMetrics {
+        self.told.clone()
+    }
+
     /// The UDP sockets that hold the ports are these from here on. What comes to new ports is redirected from the next
     /// look on.
     pub fn set_ports(&mut self, sockets: &[Sockets]) {
@@ -106,6 +117,11 @@ impl XdpUplinks {
 
     /// Asks the kernel how the peers are reached, and tells workers what has changed.
     pub async fn look(&mut self, registry: &Registry, mark: Option<u32>, exchange: &Exchange) {
+        for (at, interface) in self.interfaces.iter().enumerate() {
+            if let Ok(counts) = interface.redirect.counts() {
+                self.told.count(at, counts);
+            }
+        }
         let Some(netlink) = &self.netlink else { return };
         let remotes = remotes(registry);
         for interface in &mut self.interfaces {
@@ -156,11 +172,16 @@ impl XdpUplinks {
     }
 }
 
+/// An interface with the program and a socket per queue.
+struct Opened {
+    index: u32,
+    redirect: XskRedirect,
+    attachment: Attachment,
+    meters: Vec<XdpDropMeter>,
+}
+
 /// Attaches the program and opens the queues.
-fn open_interface(
-    name: &str,
-    sockets: &mut [Sockets],
-) -> Result<(u32, XskRedirect, Attachment), String> {
+fn open_interface(name: &str, sockets: &mut [Sockets]) -> Result<Opened, String> {
     let words = |error: &dyn std::error::Error| error.to_string();
     let interface = Interface::find(name).map_err(|error| words(&error))?;
     let mut redirect = XskRedirect::load().map_err(|error| words(&error))?;
@@ -194,10 +215,18 @@ fn open_interface(
         why = copies.unwrap_or_default(),
         "AF_XDP runs"
     );
+    let mut meters = Vec::with_capacity(queues);
     for (worker, socket) in opened {
+        // Without a descriptor left, metrics have one series fewer.
+        meters.extend(socket.drop_meter().ok());
         sockets[worker].push_xdp(socket);
     }
-    Ok((interface.index, redirect, attachment))
+    Ok(Opened {
+        index: interface.index,
+        redirect,
+        attachment,
+        meters,
+    })
 }
 
 /// Every address that something may be sent to.

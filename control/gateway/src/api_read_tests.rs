@@ -510,7 +510,10 @@ fn every_query_of_the_dashboard_names_a_metric_that_there_is() {
     let mut names = Vec::new();
     names_in(&dashboard, &mut names);
     assert!(names.len() >= 20, "{names:?}");
-    let exported: Vec<String> = metrics::families(&state())
+    let mut families = metrics::families(&state());
+    families.extend(crate::prefilter::metrics::sample());
+    families.extend(crate::af_xdp_metrics::sample());
+    let exported: Vec<String> = families
         .iter()
         .map(|it| match it.kind {
             metrics::Kind::Counter => format!("{}_total", it.name),

@@ -87,34 +87,7 @@ pub(super) struct Site {
 impl Site {
     /// One peer, one worker that knows these flows.
     fn new(flows: &[(FlowKey, OpenedBy)]) -> Self {
-        let mut writer = FlowTable::create(1024, 3);
-        let mut registry = Registry::new(
-            PrivateKey::from_bytes([1; 32]),
-            1420,
-            1,
-            patronus_aead::Backend::best(),
-            Instant::now(),
-        );
-        let mut peer = Peer::new(PublicKey::from_bytes([2; 32]));
-        peer.name = Some("branch".parse().unwrap());
-        registry.set_peers(PeerSet::from_peers([peer]));
-        let live = live(&mut registry);
-        let id = live.snapshot.peers().next().unwrap().id;
-        let generation = live.snapshot.generation();
-        for (key, opened_by) in flows {
-            let slot = FlowWriter::insert(&mut writer, key, id, *opened_by, generation, 0);
-            writer.touch(slot, 3, 300 + u64::from(key.dst_port), 0);
-        }
-        let tables = vec![writer.table().clone()];
-        let desk = PathDesk::new(super::path_tests::Fake::default());
-        let dataplane = dataplane(tables, FakeFacts::default());
-        Self::serve(ApiState::new(
-            live,
-            dataplane,
-            History::off("in a test"),
-            desk,
-            5,
-        ))
+        Self::serve(state(flows))
     }
 
     /// A site that answers from this state.
@@ -180,6 +153,47 @@ impl Drop for Site {
         self.thread.take().unwrap().join().unwrap();
         assert!(!self.path().exists(), "the socket was left behind");
     }
+}
+
+/// What answers are made of, with one peer and a worker that knows these flows.
+pub(super) fn state(flows: &[(FlowKey, OpenedBy)]) -> Arc<ApiState> {
+    let mut writer = FlowTable::create(1024, 3);
+    let mut registry = Registry::new(
+        PrivateKey::from_bytes([1; 32]),
+        1420,
+        1,
+        patronus_aead::Backend::best(),
+        Instant::now(),
+    );
+    let mut peer = Peer::new(PublicKey::from_bytes([2; 32]));
+    peer.name = Some("branch".parse().unwrap());
+    registry.set_peers(PeerSet::from_peers([peer]));
+    let live = live(&mut registry);
+    let id = live.snapshot.peers().next().unwrap().id;
+    let generation = live.snapshot.generation();
+    for (key, opened_by) in flows {
+        let slot = FlowWriter::insert(&mut writer, key, id, *opened_by, generation, 0);
+        writer.touch(slot, 3, 300 + u64::from(key.dst_port), 0);
+    }
+    let tables = vec![writer.table().clone()];
+    let desk = PathDesk::new(super::path_tests::Fake::default());
+    let dataplane = dataplane(tables, FakeFacts::default());
+    let history = History::off("in a test");
+    let state = ApiState::new(live, dataplane, history, desk, 5);
+    state.with_config(book())
+}
+
+/// Configurations that were read once, with nobody to carry out orders.
+fn book() -> Arc<ConfigBook> {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("patronus.toml");
+    let text = "[site]\nname = \"hq\"\nprivate_key_file = \"key\"\nstate_dir = \"state\"\n";
+    std::fs::write(&file, text).unwrap();
+    let key = dir.path().join("key");
+    std::fs::write(&key, patronus_config::keys::genkey().as_bytes()).unwrap();
+    std::fs::set_permissions(&key, std::fs::Permissions::from_mode(0o600)).unwrap();
+    let now = crate::config_store::Now::read();
+    crate::config_book::begin(&file, &now).unwrap().book
 }
 
 /// What control would publish of these peers and the policy of these tests.
@@ -656,6 +670,25 @@ fn the_committed_description_has_the_routes_there_are() {
     let explained = client.explain(&ask("shop/till", "shop/api", "TCP", Some(1)));
     let explained = serde_json::to_value(explained.unwrap()).unwrap();
     assert_eq!(fields("Explanation"), keys(explained));
+
+    let told = client.config().unwrap();
+    assert_eq!((told.running, told.entries.len()), (Some(1), 1));
+    let value = serde_json::to_value(told).unwrap();
+    assert_eq!(fields("ConfigEntry"), keys(value["entries"][0].clone()));
+    assert_eq!(fields("Config"), keys(value));
+    let ordered = serde_json::to_value(patronus_api::ConfigCommandResponse::default()).unwrap();
+    assert_eq!(fields("ConfigOrdered"), keys(ordered));
+    let text = client.config_text("running").unwrap();
+    assert!(text.text.starts_with("[site]"));
+    assert_eq!(
+        fields("ConfigText"),
+        keys(serde_json::to_value(text).unwrap())
+    );
+    let refused = client.config_text("7").unwrap_err().to_string();
+    assert!(
+        refused.starts_with("no entry 7 in the history"),
+        "{refused}"
+    );
 
     let told = client.prefilter().unwrap();
     assert_eq!((told.wan.as_str(), told.counts.len()), ("auto", 0));

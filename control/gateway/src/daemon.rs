@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+mod configuring;
 mod guard;
 mod requests;
 
@@ -27,7 +28,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::af_xdp::XdpUplinks;
-use crate::api::{ApiServer, ApiState, Dataplane, WorkerCounts};
+use crate::api::{ApiServer, ApiState, Dataplane, TlsServer, WorkerCounts};
+use crate::config_book::{self, Begun, ConfigBook, ConfigCall};
+use crate::config_store::Now;
 use crate::denials::DenialLog;
 use crate::exchange::{self, EventSource, Exchange, Mailbox, Order};
 use crate::facts::RunningWorkers;
@@ -39,7 +42,7 @@ use crate::path_desk::{PathDesk, Workers, uplink_name};
 use crate::path_events::{About, What};
 use crate::path_log::PathLog;
 use crate::policy::{self, PolicyInForce, PolicyStore};
-use crate::prefilter::{DeniedEverywhere, Prefilter};
+use crate::prefilter::{DeniedEverywhere, Prefilter, PrefilterMetrics};
 use crate::recorder::{Recorder, history_of};
 use crate::registry::Registry;
 use crate::report::{Report, ReportFile, StatusLine};
@@ -74,7 +77,7 @@ pub struct RunOptions {
 /// # Errors
 /// One line that says what is missing and what fixes it.
 pub fn run(options: &RunOptions) -> anyhow::Result<()> {
-    let config = patronus_config::load(&options.config)?;
+    let begun = config_book::begin(&options.config, &Now::read())?;
     let report = options.report.as_deref().map(ReportFile::create);
     let report = report.transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -82,7 +85,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
         .build()
         .context("cannot start the control thread's runtime")?;
     let outcome = runtime.block_on(async {
-        let (mut daemon, doors) = Daemon::start(config, options).await?;
+        let (mut daemon, doors) = Daemon::begin(begun, options).await?;
         let outcome = daemon.control(doors).await;
         daemon.stop(report).and(outcome)
     });
@@ -93,7 +96,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<()> {
 
 struct Daemon {
     config: Config,
+    /// The configuration of the start: what takes effect then only is in force as it stands here.
+    started: Config,
     config_path: PathBuf,
+    book: Arc<ConfigBook>,
     registry: Registry,
     link: Link,
     exchange: Arc<Exchange>,
@@ -104,6 +110,7 @@ struct Daemon {
     uapi: Option<UapiSocket>,
     api: Option<ApiServer>,
     metrics: Option<MetricsServer>,
+    tls: Option<TlsServer>,
     recorder: Recorder,
     api_state: Arc<ApiState>,
     desk: Arc<PathDesk>,
@@ -129,6 +136,7 @@ struct Daemon {
 /// Where control hears from.
 struct Doors {
     calls: mpsc::Receiver<Call>,
+    config_calls: mpsc::Receiver<ConfigCall>,
     signals: Signals,
     exit_with_stdin: bool,
 }
@@ -152,7 +160,23 @@ impl Signals {
 }
 
 impl Daemon {
-    async fn start(config: Config, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+    /// Starts; what waits for its confirmation and cannot be started gives way to what was before.
+    async fn begin(mut begun: Begun, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+        let started = match Self::start(&begun, options).await {
+            Err(error) if begun.is_pending(&Now::read()) => {
+                begun.go_back(&format!("{error:#}"), &Now::read())?;
+                Self::start(&begun, options).await?
+            }
+            other => other?,
+        };
+        for (grade, text) in begun.notes {
+            started.0.say(grade, text);
+        }
+        Ok(started)
+    }
+
+    async fn start(begun: &Begun, options: &RunOptions) -> anyhow::Result<(Self, Doors)> {
+        let (config, book) = (begun.config.clone(), begun.book.clone());
         // Before any door opens: no packet passes without it.
         let seed = startup::random_seed();
         let store = load_policy(&config, &options.config, seed).await?;
@@ -246,17 +270,30 @@ impl Daemon {
             }),
             offload: offload.to_string(),
             cipher: registry.cipher().to_string(),
-            metrics: Vec::new(),
+            metrics: vec![
+                Box::new(PrefilterMetrics(prefilter.clone())),
+                Box::new(xdp.told()),
+            ],
         };
         let history = history_of(&config, &base_of(&options.config));
         let api_state = ApiState::new(live, dataplane, history, desk.clone(), seed)
-            .with_prefilter(prefilter.clone());
+            .with_prefilter(prefilter.clone())
+            .with_config(book.clone());
         let ports = uplinks.ports();
         let api = ApiServer::open(&options.api_dir, api_state.clone())?;
         let metrics = match config.api.metrics_listen {
             Some(addr) => {
                 let server = MetricsServer::open(addr.addr(), api_state.clone()).await?;
                 tracing::info!(addr = %server.addr(), "metrics are served at /metrics");
+                Some(server)
+            }
+            None => None,
+        };
+        let tls = match &config.api.listen {
+            Some(listen) => {
+                let base = base_of(&options.config);
+                let server = TlsServer::open(listen, &base, api_state.clone()).await?;
+                tracing::info!(addr = %server.addr(), "the API is served by TCP with TLS");
                 Some(server)
             }
             None => None,
@@ -287,8 +324,11 @@ impl Daemon {
             threads.push(worker::spawn(seed).context("cannot start a worker thread")?);
         }
 
+        let config_calls = book.take_calls().context("the start was begun twice")?;
         let mut daemon = Self {
             config_path: options.config.clone(),
+            book,
+            started: config.clone(),
             registry,
             link,
             exchange,
@@ -299,6 +339,7 @@ impl Daemon {
             uapi: Some(uapi),
             api: Some(api),
             metrics,
+            tls,
             recorder: Recorder::new(epoch),
             api_state,
             desk,
@@ -323,6 +364,7 @@ impl Daemon {
         daemon.log_start(tun.backend);
         let doors = Doors {
             calls,
+            config_calls,
             signals,
             exit_with_stdin: options.exit_with_stdin,
         };
@@ -345,16 +387,13 @@ impl Daemon {
         for why in &self.offload.why {
             tracing::info!("offload: {why}");
         }
-        for (path, family) in [
-            ("/proc/sys/net/ipv4/ip_forward", "ipv4.ip_forward"),
-            (V6_FORWARDING, "ipv6.conf.all.forwarding"),
-        ] {
-            if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0") {
-                tracing::warn!(
-                    "net.{family} is 0: this machine forwards nothing between its LAN and the tunnel; \
-                     run `sysctl -w net.{family}=1`"
-                );
-            }
+        let is_off =
+            |path: &str| std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+        for family in startup::not_forwarded(&self.config, is_off) {
+            tracing::warn!(
+                "net.{family} is 0: this machine forwards nothing between its LAN and the tunnel; \
+                 run `sysctl -w net.{family}=1`"
+            );
         }
     }
 
@@ -380,6 +419,7 @@ impl Daemon {
                     // The client may have left; then nobody wants the answer.
                     let _ = reply.send(self.answer(request).await);
                 }
+                Some(call) = doors.config_calls.recv() => self.take_config_call(call).await,
                 Some((name, addr)) = resolved.recv() => {
                     if self.registry.set_resolved(name, addr) {
                         self.publish();
@@ -391,6 +431,7 @@ impl Daemon {
                 _ = status.tick() => self.log_status(),
                 _ = housekeeping.tick() => {
                     self.check_interface()?;
+                    self.check_deadline().await;
                     self.retry_uplinks();
                     self.prefilter.look(None);
                     self.learn_receivers();
@@ -496,28 +537,6 @@ impl Daemon {
         self.readdress_prefilter();
     }
 
-    async fn reload(&mut self) {
-        let new = match patronus_config::load(&self.config_path) {
-            Ok(new) => new,
-            Err(errors) => {
-                tracing::error!("reload refused, the old configuration stays in force:\n{errors}");
-                return;
-            }
-        };
-        // A changed policy goes out with the configuration that it came with, in one snapshot.
-        self.reload_policy(&new).await;
-        if let Err(error) = self.apply(new).await {
-            tracing::error!("reload: {error:#}");
-            // Whatever failed, policy waits for nothing.
-            self.registry
-                .set_pods(pods_of(&self.config, &self.in_force));
-            self.publish();
-            return;
-        }
-        self.configure_prefilter().await;
-        tracing::info!(peers = self.registry.peers().len(), "reloaded");
-    }
-
     /// Changes what differs between the running configuration and `new`, and nothing else.
     async fn apply(&mut self, mut new: Config) -> anyhow::Result<()> {
         let running = (&self.config.site.interface, &self.config.dataplane);
@@ -592,9 +611,9 @@ impl Daemon {
             (store, changes)
         };
         let Ok((store, changes)) = tokio::task::spawn_blocking(work).await else {
-            tracing::error!(
-                "policy: the compilation ended by a panic; what is in force stays: restart the gateway"
-            );
+            let why = "policy: the compilation ended by a panic; what is in force stays: restart the gateway";
+            tracing::error!("{why}");
+            self.tell(GradeView::Bad, why.to_owned());
             return;
         };
         self.in_force = store.in_force().clone();
@@ -604,7 +623,38 @@ impl Daemon {
             let generation = self.in_force.table.generation();
             tracing::info!(changes, generation, "policy loaded");
         }
+        self.tell_policy(changes, was);
         self.registry.set_policy(policy_of(new, &self.in_force));
+    }
+
+    /// The event of a load of policy: one that changed something, or of which a part was refused.
+    fn tell_policy(&self, changes: usize, was: bool) {
+        let refused = self.in_force.report.refused.len();
+        let is_faulty = self.in_force.report.diagnostics.iter();
+        let faults = is_faulty
+            .filter(|it| it.severity == Severity::Error)
+            .count();
+        let generation = self.in_force.table.generation();
+        let (grade, text) = match (faults, self.in_force.has_policy) {
+            (0, _) if changes == 0 => return,
+            (0, true) => (
+                GradeView::Good,
+                format!("policy generation {generation} is in force; objects changed: {changes}"),
+            ),
+            (0, false) if was => (
+                GradeView::Warning,
+                "no policy is in force any more".to_owned(),
+            ),
+            (0, false) => return,
+            (faults, _) => (
+                GradeView::Bad,
+                format!(
+                    "policy has faults: {faults}; objects changed: {changes}, kept as they were: {refused}; \
+                     `patronus policy check` says which"
+                ),
+            ),
+        };
+        self.tell(grade, text);
     }
 
     /// What the last load of policy said.
@@ -733,6 +783,7 @@ impl Daemon {
         drop(self.uapi.take());
         drop(self.api.take());
         drop(self.metrics.take());
+        drop(self.tls.take());
         self.exchange.stop();
         self.xdp.log_counts();
         let mut counters: Vec<Counters> = Vec::new();
@@ -809,4 +860,3 @@ async fn stdin_ended(wanted: bool) {
 }
 
 const NO_NETLINK: &str = "cannot watch the uplinks: no netlink socket";
-const V6_FORWARDING: &str = "/proc/sys/net/ipv6/conf/all/forwarding";

@@ -4,7 +4,10 @@
 //! workers (plain pinned threads) meet in [`exchange`]: snapshots go down, counters and events come up.
 
 mod af_xdp;
+mod af_xdp_metrics;
 mod api;
+mod config_book;
+mod config_store;
 mod daemon;
 mod denials;
 pub mod exchange;

@@ -48,20 +48,24 @@ impl Recorder {
     }
 }
 
-/// The history that a configuration wants. One that cannot be had is off, which is said once.
-pub fn history_of(config: &Config, base: &Path) -> History {
-    let state = &config.site.state;
-    if !state.history {
-        return History::off("[site] history = false");
-    }
-    let dir = match &state.dir {
+/// The folder for what outlives the gateway.
+pub fn state_dir_of(config: &Config, base: &Path) -> PathBuf {
+    match &config.site.state.dir {
         Some(dir) => base.join(dir),
         // Set by systemd for a unit with StateDirectory=.
         None => match std::env::var_os("STATE_DIRECTORY") {
             Some(dir) => PathBuf::from(dir),
             None => PathBuf::from(STATE_DIR),
         },
-    };
+    }
+}
+
+/// The history that a configuration wants. One that cannot be had is off, which is said once.
+pub fn history_of(config: &Config, base: &Path) -> History {
+    if !config.site.state.history {
+        return History::off("[site] history = false");
+    }
+    let dir = state_dir_of(config, base);
     let mut builder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(builder.recursive(true), 0o750);
     match builder.create(&dir) {

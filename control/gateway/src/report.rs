@@ -31,11 +31,13 @@ pub struct Report {
     pub prefilter: BTreeMap<String, u64>,
 }
 
-/// Packets by fate. A superpacket counts its segments. `rx = tx + consumed + sum(drops)` when `staged` is 0.
+/// Packets by fate. A superpacket counts its segments. `rx + divided = tx + consumed + staged + sum(drops)`.
 #[derive(Debug, Serialize)]
 pub struct Packets {
     /// Came in, from the TUN and from the uplinks.
     pub rx: u64,
+    /// Came in addition when others were divided for a narrow path.
+    pub divided: u64,
     /// Forwarded, to the uplinks and to the TUN.
     pub tx: u64,
     /// Ended here by design: handshakes, cookies, keepalives.
@@ -67,6 +69,7 @@ impl Report {
             balanced: each && sum.is_balanced() && sum.handed_in == sum.handed_out,
             packets: Packets {
                 rx: sum.rx(),
+                divided: sum.divided,
                 tx: sum.tx(),
                 consumed: sum.consumed,
                 staged: sum.staged,
@@ -246,6 +249,25 @@ mod tests {
                 Counter::default()
             )
             .balanced
+        );
+    }
+
+    #[test]
+    fn a_report_adds_up_where_packets_were_divided_for_a_narrow_path() {
+        let mut divider = Counters {
+            rx_tun: 10,
+            divided: 10,
+            tx_udp: 18,
+            ..Counters::default()
+        };
+        divider.drop(DropReason::NoRoute, 2);
+        let report = Report::new(&[divider], String::new(), 0, Counter::default());
+        let packets = &report.packets;
+        let drops: u64 = packets.drops.values().sum();
+        assert!(report.balanced);
+        assert_eq!(
+            packets.rx + packets.divided,
+            packets.tx + packets.consumed + packets.staged + drops
         );
     }
 

@@ -215,8 +215,59 @@ fn options(config: &Config, mark: Option<u32>) -> UdpOptions {
     }
 }
 
+/// The families, as sysctl names them, that the site uses and that this machine does not forward. `is_off` says it of a
+/// file of `/proc/sys`.
+pub fn not_forwarded(config: &Config, is_off: impl Fn(&str) -> bool) -> Vec<&'static str> {
+    let inner = || {
+        let peers = config.peers.iter();
+        let allowed = peers.flat_map(|peer| &peer.allowed_ips);
+        config.site.addresses.iter().chain(allowed)
+    };
+    let mut families = Vec::new();
+    let has_v4 = inner().any(|prefix| prefix.addr().is_ipv4());
+    if has_v4 && is_off("/proc/sys/net/ipv4/ip_forward") {
+        families.push("ipv4.ip_forward");
+    }
+    let has_v6 = inner().any(|prefix| prefix.addr().is_ipv6());
+    if has_v6 && is_off("/proc/sys/net/ipv6/conf/all/forwarding") {
+        families.push("ipv6.conf.all.forwarding");
+    }
+    families
+}
+
 /// From the hasher that the standard library seeds from the system's random source.
 pub fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(peer_prefixes: &str) -> Config {
+        let text = format!(
+            "[site]\nname = \"hq\"\nprivate_key_file = \"key\"\naddresses = [\"10.0.0.1/24\"]\n\
+             [[peer]]\npublic_key = \"t3IigWBzr8Vw8vzjL3C90HFDb+Oqnx99YJS0x7ouCG8=\"\nallowed_ips = [{peer_prefixes}]\n"
+        );
+        let draft = Config::parse(&text, "test").unwrap();
+        draft
+            .resolve(|_| {
+                Ok("dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n"
+                    .to_owned()
+                    .into())
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn only_a_family_that_the_site_uses_has_to_be_forwarded() {
+        let all_off = |_: &str| true;
+        let of = |prefixes| not_forwarded(&config(prefixes), all_off);
+        assert_eq!(of("\"10.1.0.0/16\""), ["ipv4.ip_forward"]);
+        let both = ["ipv4.ip_forward", "ipv6.conf.all.forwarding"];
+        assert_eq!(of("\"10.1.0.0/16\", \"fd00::/64\""), both);
+        let none: [&str; 0] = [];
+        assert_eq!(not_forwarded(&config("\"fd00::/64\""), |_| false), none);
+    }
 }

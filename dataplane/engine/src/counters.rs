@@ -233,6 +233,8 @@ counters! {
     congestion_marked,
     /// Denied connections, and such that policies in audit mode would deny, that no event told of.
     denials_untold,
+    /// Times that a path went to another address, of which no event told.
+    moves_untold,
 }
 
 impl Counters {

@@ -69,8 +69,11 @@ const REFUSAL_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const HELLO_TOS: u8 = 0xc0;
 /// Standing of paths without traffic is published this often, otherwise with every timer.
 const REFRESH_IDLE: Duration = Duration::from_secs(1);
-/// Traffic this long ago makes a peer quiet: its standing is published less often.
+/// Traffic this long ago makes a peer quiet: its paths are probed at the idle cadence, its standing is published less
+/// often.
 const QUIET_AFTER: Duration = Duration::from_secs(60);
+/// A path that goes now to this address and now to that one says so this often.
+const MOVE_INTERVAL: Duration = Duration::from_secs(1);
 const TRACE_VERSION: u32 = 1;
 
 /// What becomes of the paths to one peer.
@@ -107,6 +110,14 @@ pub(crate) struct PeerPaths {
     loaded: u8,
     loads_at: Time,
     refreshed_at: Time,
+    moves: Moves,
+}
+
+/// Where each path went when an event last told of it, and when that was.
+#[derive(Default)]
+struct Moves {
+    told: [Option<Endpoint>; PATHS_MAX],
+    at: [Option<Time>; PATHS_MAX],
 }
 
 /// When which peer's machines want to run. Entries that came too early are entered anew, so each peer has hardly more
@@ -168,6 +179,7 @@ impl PeerPaths {
             loaded: 0,
             loads_at: time,
             refreshed_at: Time(0),
+            moves: Moves::default(),
         })
     }
 
@@ -335,6 +347,7 @@ pub(crate) fn on_timer(engine: &mut Engine, slot: Slot, now: Instant) {
         }
         observe_loads(engine, slot, paths, time);
         let is_quiet = time.since(paths.traffic_at) > QUIET_AFTER;
+        paths.prober.set_quiet(is_quiet, time);
         if !is_quiet || time.since(paths.refreshed_at) >= REFRESH_IDLE {
             refresh(engine, slot, paths, time);
         }

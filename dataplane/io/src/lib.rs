@@ -37,6 +37,6 @@ pub use udp::{
 pub use uplink::{UplinkSet, Way};
 pub use wan::{TrainSet, WanSocket};
 pub use xdp::{
-    DoorPorts, Mac, Neighbourhood, NextHop, XdpCounters, XdpDrops, XdpError, XdpMode, XdpOptions,
-    XdpSocket,
+    DoorPorts, Mac, Neighbourhood, NextHop, XdpCounters, XdpDropMeter, XdpDrops, XdpError, XdpMode,
+    XdpOptions, XdpSocket,
 };

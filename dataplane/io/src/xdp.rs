@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -210,6 +210,28 @@ pub struct XdpSocket {
     counters: XdpCounters,
 }
 
+/// What the kernel dropped before it reached a socket, for others than the socket's owner.
+#[derive(Debug)]
+pub struct XdpDropMeter {
+    fd: OwnedFd,
+    queue: u32,
+}
+
+impl XdpDropMeter {
+    /// The socket's queue.
+    pub fn queue(&self) -> u32 {
+        self.queue
+    }
+
+    /// What was dropped so far.
+    ///
+    /// # Errors
+    /// The kernel's refusal to say.
+    pub fn drops(&self) -> io::Result<XdpDrops> {
+        crate::xdp_ring::drops(self.fd.as_fd())
+    }
+}
+
 impl XdpSocket {
     /// Takes over a queue. The kernel may still be closing the socket that had it before: that is waited for, a
     /// fraction of a second.
@@ -293,6 +315,17 @@ impl XdpSocket {
     /// The kernel's refusal to say.
     pub fn drops(&self) -> io::Result<XdpDrops> {
         self.rings.drops()
+    }
+
+    /// Something that tells the same on another thread. The queue belongs to the socket for as long as it is kept.
+    ///
+    /// # Errors
+    /// No descriptor is left.
+    pub fn drop_meter(&self) -> io::Result<XdpDropMeter> {
+        Ok(XdpDropMeter {
+            fd: self.rings.duplicate()?,
+            queue: self.options.queue,
+        })
     }
 
     /// Fills frames from the front: neighbours of one flow, of one length and one traffic class make one train.

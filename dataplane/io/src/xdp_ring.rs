@@ -156,25 +156,12 @@ impl Rings {
 
     /// What the kernel dropped.
     pub(crate) fn drops(&self) -> io::Result<XdpDrops> {
-        let mut statistics = libc::xdp_statistics {
-            rx_dropped: 0,
-            rx_invalid_descs: 0,
-            tx_invalid_descs: 0,
-            rx_ring_full: 0,
-            rx_fill_ring_empty_descs: 0,
-            tx_ring_empty_descs: 0,
-        };
-        let len = mem::size_of_val(&statistics);
-        read(self.fd.as_fd(), libc::XDP_STATISTICS, &mut statistics, len)?;
-        Ok(XdpDrops {
-            ring_full: statistics.rx_ring_full,
-            no_chunk: statistics.rx_fill_ring_empty_descs,
-            // In copy mode what found no chunk is counted in both.
-            other: statistics
-                .rx_dropped
-                .saturating_sub(statistics.rx_fill_ring_empty_descs)
-                + statistics.rx_invalid_descs,
-        })
+        drops(self.fd.as_fd())
+    }
+
+    /// The descriptor once more.
+    pub(crate) fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
     }
 
     /// Frames that have come and were not released.
@@ -500,6 +487,29 @@ fn zeroed_registration() -> libc::xdp_umem_reg {
     // SAFETY:
     // - integers only, so all zero is a value of it; fields that newer kernels add mean "not wanted" as zero.
     unsafe { mem::zeroed() }
+}
+
+/// What the kernel dropped before it reached the socket.
+pub(crate) fn drops(fd: BorrowedFd<'_>) -> io::Result<XdpDrops> {
+    let mut statistics = libc::xdp_statistics {
+        rx_dropped: 0,
+        rx_invalid_descs: 0,
+        tx_invalid_descs: 0,
+        rx_ring_full: 0,
+        rx_fill_ring_empty_descs: 0,
+        tx_ring_empty_descs: 0,
+    };
+    let len = mem::size_of_val(&statistics);
+    read(fd, libc::XDP_STATISTICS, &mut statistics, len)?;
+    Ok(XdpDrops {
+        ring_full: statistics.rx_ring_full,
+        no_chunk: statistics.rx_fill_ring_empty_descs,
+        // In copy mode what found no chunk is counted in both.
+        other: statistics
+            .rx_dropped
+            .saturating_sub(statistics.rx_fill_ring_empty_descs)
+            + statistics.rx_invalid_descs,
+    })
 }
 
 fn read_offsets(fd: BorrowedFd<'_>) -> io::Result<libc::xdp_mmap_offsets> {

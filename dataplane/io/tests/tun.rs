@@ -27,7 +27,7 @@ const V6: (&str, &str) = ("fd09::1", "fd09::2");
 /// Opens `tun0` when the one of before is gone: a process that another test is starting may hold its
 /// descriptors for a moment, between fork and exec.
 fn reopen(queues: usize, want: TunOffload, backend: Backend) -> TunDevice {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         match open_with("tun0", queues, want, backend) {
             Err(TunError::NameTaken { .. }) if Instant::now() < deadline => {

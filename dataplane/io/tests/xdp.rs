@@ -24,7 +24,7 @@ use patronus_packet::{Door, Endpoint, TrainLimits, UdpBatch, UdpFrame, UplinkId}
 const PORT: u16 = 51_820;
 const LANE: u16 = 40_001;
 const FAMILIES: [(&str, &str); 2] = [(FAR_V4, NEAR_V4), (FAR_V6, NEAR_V6)];
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Runs `near` in a namespace whose interface has the redirecting program; `far` runs at the other end, from when `near`
 /// says on its sender that it has what it needs to hear it.

@@ -67,6 +67,8 @@ pub(crate) struct Path {
 
     classes: u8,
     is_standby: bool,
+    /// Nothing is carried: nobody waits for a quick answer.
+    is_quiet: bool,
     is_draining: bool,
 
     peer: Option<Peer>,
@@ -201,6 +203,7 @@ impl Path {
             restarts: 0,
             classes: 0,
             is_standby: false,
+            is_quiet: false,
             is_draining: false,
             peer: None,
             peer_drains: false,
@@ -369,6 +372,14 @@ impl Path {
         }
     }
 
+    pub(crate) fn set_quiet(&mut self, is_quiet: bool, now: Time) {
+        if self.is_quiet != is_quiet {
+            self.is_quiet = is_quiet;
+            self.pace(now);
+            self.mtu.hasten(&self.conditions(now), now);
+        }
+    }
+
     pub(crate) fn set_draining(&mut self, is_draining: bool, now: Time) {
         self.is_draining = is_draining;
         self.hurry(now);
@@ -516,7 +527,7 @@ impl Path {
     }
 
     fn is_active(&self) -> bool {
-        self.classes != 0 || self.is_standby
+        !self.is_quiet && (self.classes != 0 || self.is_standby)
     }
 
     fn is_up(&self) -> bool {

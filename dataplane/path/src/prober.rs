@@ -122,6 +122,7 @@ pub struct Prober {
     config: ProberConfig,
     paths: [Option<Box<Path>>; PATHS_MAX],
     shared: Shared,
+    is_quiet: bool,
     dice: Dice,
     /// Names this run.
     run: u16,
@@ -160,6 +161,7 @@ impl Prober {
                 faults: 0,
                 inner_mtu: config.inner_mtu,
             },
+            is_quiet: false,
             config,
             paths: [const { None }; PATHS_MAX],
             run: dice.next_u64() as u16,
@@ -297,7 +299,18 @@ impl Prober {
         for (at, path) in self.paths.iter_mut().enumerate() {
             if let Some(path) = path {
                 let classes = classes_by_path.get(at).copied().unwrap_or(0);
+                path.set_quiet(self.is_quiet, now);
                 path.set_roles(classes, standby >> at & 1 == 1, now);
+            }
+        }
+    }
+
+    /// Whether the peer has had no traffic for a while: all its paths are probed at the idle cadence then, whatever they
+    /// are chosen for.
+    pub fn set_quiet(&mut self, is_quiet: bool, now: Time) {
+        if std::mem::replace(&mut self.is_quiet, is_quiet) != is_quiet {
+            for path in self.paths.iter_mut().flatten() {
+                path.set_quiet(is_quiet, now);
             }
         }
     }

@@ -94,6 +94,9 @@ struct Class {
     levels: Levels,
     /// When it followed the peer last.
     followed_at: Option<Time>,
+    /// The path that it left then.
+    #[serde(default)]
+    followed_from: Option<PathIndex>,
     /// The path that has been better, since when.
     hold: Option<Hold>,
     /// When it changed of its own will last.
@@ -432,8 +435,8 @@ impl Selector {
         self.watch(path, 0.0, |entry, classes| {
             entry.history.add_probe(direction, is_lost, now);
             let history = entry.history;
-            let watches = entry.watches.iter_mut().zip(classes);
-            watches.fold(false, |any, (watch, class)| {
+            let watches = entry.watches.iter_mut().zip(classes).zip(shared);
+            watches.fold(false, |any, ((watch, class), shared)| {
                 watch.probe(class, direction, is_lost, &history, shared, now) | any
             })
         })
@@ -447,8 +450,8 @@ impl Selector {
             let span = now.since(*at);
             *at = now;
             entry.history.add_data(direction, sent, lost, now);
-            let watches = entry.watches.iter_mut().zip(classes);
-            watches.fold(false, |any, (watch, class)| {
+            let watches = entry.watches.iter_mut().zip(classes).zip(shared);
+            watches.fold(false, |any, ((watch, class), shared)| {
                 watch.data(class, direction, (sent, lost), span, shared, now) | any
             })
         })
@@ -585,16 +588,30 @@ impl Selector {
         self.paths.get_mut(path.as_usize())?.as_deref_mut()
     }
 
-    /// What the best other path loses in that direction, as a share; 0 where there is none.
-    fn shared_loss(&self, path: PathIndex, direction: Direction) -> f64 {
+    /// What the best other path that a class could go to loses in that direction, as a share, by class; 0 where there is
+    /// none.
+    ///
+    /// A path that is out of the class's bounds itself is no measure, as long as another one is: what it lost a minute
+    /// ago would hide what this one loses.
+    fn shared_loss(&self, path: PathIndex, direction: Direction) -> [f64; CLASSES_MAX] {
         let others = self.paths.iter().enumerate();
         let others = others.filter(|(number, _)| *number != path.as_usize());
-        let usable = others.filter_map(|(_, entry)| entry.as_ref());
+        let usable = others.filter_map(|(_, entry)| entry.as_deref());
         let usable = usable.filter(|entry| {
             entry.state == PathState::Up && !entry.is_draining() && !entry.damping.is_suppressed()
         });
-        let losses = usable.map(|entry| entry.history.shared(direction, self.now));
-        losses.reduce(f64::min).unwrap_or(0.0)
+        let mut least = [(true, f64::INFINITY); CLASSES_MAX];
+        for entry in usable {
+            let is_carrying = entry.is_carrying(direction, self.now);
+            let loss = entry.history.shared(direction, is_carrying, self.now);
+            for (least, watch) in least.iter_mut().zip(&entry.watches) {
+                let this = (watch.violated() != 0, loss);
+                if this < *least {
+                    *least = this;
+                }
+            }
+        }
+        least.map(|(_, loss)| if loss.is_finite() { loss } else { 0.0 })
     }
 
     /// Whether a state that was read from outside can be one of a selector.

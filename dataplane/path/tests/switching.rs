@@ -449,6 +449,24 @@ fn data_that_is_lost_while_hellos_pass_moves_realtime() {
 }
 
 #[test]
+fn data_that_another_path_lost_a_while_ago_hides_no_loss() {
+    let mut sim = two();
+    sim.run(40.0);
+    assert_eq!(sim.path(REALTIME), Some(0));
+    // As on a path that was left because the peer left it.
+    sim.see(Observation::Data(Q, Direction::Tx, 1000, 500));
+    sim.run(4.0);
+    let start = sim.now;
+    for _ in 0..6 {
+        sim.run(0.5);
+        sim.see(Observation::Data(P, Direction::Tx, 500, 500));
+    }
+    let switches = sim.switches(REALTIME, start);
+    assert_eq!(switches.len(), 1, "{switches:?}");
+    assert_eq!(switches[0].cause, Cause::Sla);
+}
+
+#[test]
 fn one_burst_of_lost_data_moves_nobody() {
     let mut sim = two();
     sim.run(60.0);

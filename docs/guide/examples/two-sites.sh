@@ -12,7 +12,13 @@ here=$(cd "$(dirname "$0")" && pwd)
 page=$here/../two-sites.md
 binary=$(realpath "${1:-$here/../../../target/release/patronus}")
 [ "$(id -u)" = 0 ] || { echo "two-sites: needs root" >&2; exit 2; }
+for tool in ip nsenter pgrep script sysctl unshare; do
+    command -v "$tool" > /dev/null || { echo "two-sites: needs $tool" >&2; exit 2; }
+done
 [ -x "$binary" ] || { echo "two-sites: no $binary: cargo build --release, or name the binary" >&2; exit 2; }
+
+# What takes milliseconds takes seconds on a machine that is busy with other things: only what hangs gets here.
+patience=120
 
 work=$(mktemp -d)
 declare -A holder=() key=()
@@ -52,7 +58,11 @@ machine() {
         touch "$1/ready"
         exec sleep infinity' machine "$work/$name" &
     holder[$name]=$!
-    for _ in $(seq 100); do [ -e "$work/$name/ready" ] && return; sleep 0.1; done
+    for _ in $(seq $((patience * 10))); do
+        [ -e "$work/$name/ready" ] && return
+        kill -0 "${holder[$name]}" 2>/dev/null || break
+        sleep 0.1
+    done
     fail "cannot make a namespace"
 }
 
@@ -87,10 +97,15 @@ says() { # whether every line of the file $1 occurs in the file $2
 }
 
 run_block() { # MACHINE; the commands are in $work/block, what they print goes to $work/printed
-    at "$1" bash -eu < "$work/block" > "$work/printed" 2> "$work/$1-commands.log" || {
-        cat "$work/printed" "$work/$1-commands.log" >&2
-        fail "on $1 this failed: $(cat "$work/block")"
-    }
+    # A ping before the tunnel is up fails; who follows the page tries again.
+    local deadline=$((SECONDS + patience))
+    until at "$1" bash -eu < "$work/block" > "$work/printed" 2> "$work/$1-commands.log"; do
+        [ "$SECONDS" -lt "$deadline" ] || {
+            cat "$work/printed" "$work/$1-commands.log" >&2
+            fail "on $1 this failed: $(cat "$work/block")"
+        }
+        sleep 1
+    done
     local line
     line=$(grep -xE '[A-Za-z0-9+/]{43}=' "$work/printed" || true)
     [ -z "$line" ] || key[$1]=$line
@@ -98,7 +113,7 @@ run_block() { # MACHINE; the commands are in $work/block, what they print goes t
 
 # What the page says is printed. A tunnel takes a moment to come up, and ten operators would look twice: so does this.
 expect_block() {
-    local deadline=$((SECONDS + 60))
+    local deadline=$((SECONDS + patience))
     until says "$work/block" "$work/printed"; do
         [ "$SECONDS" -lt "$deadline" ] || {
             cat "$work/printed" >&2
@@ -119,7 +134,7 @@ start() {
         > "$work/$1-daemon.log" 2>&1 &
     daemons+=($!)
     # Who follows the page reads the line before going on.
-    for _ in $(seq 600); do
+    for _ in $(seq $((patience * 5))); do
         grep -qs 'gateway runs' "$work/$1-daemon.log" && return
         kill -0 "${daemons[-1]}" 2>/dev/null || fail "the gateway on $1 ended"
         sleep 0.2
@@ -127,11 +142,25 @@ start() {
     fail "the gateway on $1 does not say that it runs"
 }
 
-# On a terminal of its own; `q` after a moment has to end it.
+# On a terminal of its own, until it shows something; then `q` has to end it.
 console() {
-    (sleep 3; printf q) | at "$1" timeout 30 script -qec "stty rows 24 columns 80; $(cat "$work/block")" /dev/null \
-        > "$work/printed" || fail "the console did not end by q"
-    grep -q 'Overview' "$work/printed" || fail "the console showed no overview"
+    local keys console
+    mkfifo "$work/keys"
+    # Open at both ends, so that neither waits for the other and the keyboard never ends.
+    exec {keys}<> "$work/keys"
+    at "$1" timeout "$patience" script -qfec "stty rows 24 columns 80; $(cat "$work/block")" /dev/null \
+        < "$work/keys" > "$work/printed" &
+    console=$!
+    for _ in $(seq $((patience * 10))); do
+        grep -qs 'Throughput' "$work/printed" && break
+        kill -0 "$console" 2>/dev/null || break
+        sleep 0.1
+    done
+    grep -q 'Throughput' "$work/printed" || fail "the console showed no overview"
+    printf q >&"$keys"
+    wait "$console" || fail "the console did not end by q"
+    exec {keys}>&-
+    rm "$work/keys"
 }
 
 act() { # WORDS of the info string
@@ -180,7 +209,7 @@ for name in hq branch; do
     pid=$(at "$name" pgrep -x -f 'patronus run' --ns "${holder[$name]}" --nslist net) || fail "no gateway runs on $name"
     kill -TERM "$pid"
 done
-for _ in $(seq 100); do
+for _ in $(seq $((patience * 10))); do
     left=$(for name in hq branch; do at "$name" ip -o link show patronus0 2>/dev/null || true; done)
     [ -n "$left" ] || break
     sleep 0.1

@@ -18,6 +18,7 @@ use super::limits::LanLimits;
 use super::tables::LanTables;
 use super::trial::{self, LanTrials};
 use crate::attach::{self, AttachError, Attachment};
+use crate::fill::MapFill;
 use crate::hook::Hook;
 use crate::interface::{Interface, LinkLayer};
 use crate::load::LoadError;
@@ -91,6 +92,8 @@ pub struct LanFilter {
     mode: Mode,
     program: Program,
     carried: LanStats,
+    /// What the policy that was published last needs.
+    needed: Option<LanLimits>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -152,6 +155,7 @@ impl LanFilter {
             mode,
             program: Program::load(mode, limits)?,
             carried: LanStats::default(),
+            needed: None,
         })
     }
 
@@ -166,6 +170,7 @@ impl LanFilter {
     pub fn publish(&mut self, tables: &LanTables) -> Result<LanOverflow, LanError> {
         let tell_ns = u64::try_from(self.options.tell_interval.as_nanos()).unwrap_or(u64::MAX);
         let max = self.options.limits_max;
+        self.needed = Some(LanLimits::needed(tables));
         let need = LanLimits::needed(tables).map2(&max, u32::min);
         let is_crowded =
             self.program
@@ -208,6 +213,14 @@ impl LanFilter {
     /// The edition of the policy in force, if any is.
     pub fn generation(&self) -> Option<u64> {
         self.program.generation
+    }
+
+    /// How full each table is of the most that it may grow to; nothing before the first policy. A hash table counts the
+    /// cells that it needs to stay quick.
+    pub fn fills(&self) -> Vec<MapFill> {
+        let most = &self.options.limits_max;
+        let needed = self.needed.iter();
+        needed.flat_map(|it| it.fills(most)).collect()
     }
 
     /// What the maps hold.

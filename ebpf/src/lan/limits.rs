@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::image::rules_of;
 use super::layout::{Addr4, Addr6, Block4, Block6, Class, Counter, Peer, Port, Row, Set};
 use super::tables::{LanPeerOf, LanTables};
+use crate::fill::MapFill;
 
 /// Entries of each map, for one policy: there are twice as many, because the next one is written beside the one in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +124,27 @@ impl LanLimits {
             + one(self.blocks6, size_of::<Block6>())
             + one(self.sets, size_of::<Set>())
             + one(self.ports, size_of::<Port>()))
+    }
+
+    /// How full tables are that need this and may have `most`.
+    pub(super) fn fills(&self, most: &Self) -> Vec<MapFill> {
+        let of = |map, entries: u32, entries_max: u32| MapFill {
+            map,
+            entries: u64::from(entries.min(entries_max)),
+            entries_max: u64::from(entries_max),
+        };
+        vec![
+            of("lan_addresses4", self.addr4, most.addr4),
+            of("lan_addresses6", self.addr6, most.addr6),
+            of("lan_classes", self.classes, most.classes),
+            of("lan_rows", self.rows, most.rows),
+            of("lan_peers", self.peers, most.peers),
+            of("lan_blocks4", self.blocks4, most.blocks4),
+            of("lan_blocks6", self.blocks6, most.blocks6),
+            of("lan_sets", self.sets, most.sets),
+            of("lan_ports", self.ports, most.ports),
+            of("lan_counters", self.counters, most.counters),
+        ]
     }
 
     /// Bytes of the counters on each CPU.

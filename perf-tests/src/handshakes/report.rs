@@ -264,7 +264,7 @@ impl fmt::Display for HandshakesReport {
             writeln!(
                 f,
                 "\n {title}\n balance   rx {} = tx {} + consumed {}\n           + waiting {} + drops {}  {}",
-                packets.rx,
+                packets.origins(),
                 packets.tx,
                 packets.consumed,
                 packets.staged,
@@ -287,6 +287,7 @@ mod tests {
         GatewayReport {
             packets: Packets {
                 rx: 12,
+                divided: 0,
                 tx: 2,
                 consumed: 3,
                 drops: [("handshake_bad_mac".to_owned(), 7)].into(),

@@ -415,7 +415,10 @@ impl ThroughputReport {
             writeln!(
                 f,
                 " balance   rx {} = tx {} + consumed {}\n           + waiting {} + drops {drops}  {verdict}",
-                packets.rx, packets.tx, packets.consumed, packets.staged
+                packets.origins(),
+                packets.tx,
+                packets.consumed,
+                packets.staged
             )?;
             for (reason, count) in &packets.drops {
                 writeln!(f, " dropped   {count:>12}  {reason}")?;
@@ -483,6 +486,7 @@ mod tests {
         let balance = Balance {
             packets: Packets {
                 rx: 123_456_789_012,
+                divided: 0,
                 tx: 123_456_789_000,
                 consumed: 5,
                 drops: [("no_route".to_owned(), 7)].into(),

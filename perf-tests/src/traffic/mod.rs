@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+pub mod ambient;
 pub mod flood;
 pub mod generator;
 pub mod initiators;
@@ -16,6 +17,7 @@ pub mod tcp;
 pub mod transfer;
 pub mod udp;
 
+pub use ambient::{Ambience, Ambient};
 pub use flood::{Flood, Flooded};
 pub use generator::{Generator, Mix, Trial};
 pub use initiators::Crowd;

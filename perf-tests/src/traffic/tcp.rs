@@ -33,7 +33,7 @@ impl BulkTcp {
     /// Connects `flows` flows from `from` to `addr` in `to` and starts them.
     ///
     /// # Errors
-    /// A connection that does not come about in five seconds.
+    /// A connection that does not come about in thirty seconds.
     pub fn start(from: &Namespace, to: &Namespace, addr: IpAddr, flows: usize) -> Result<Self> {
         let stop = Leash::default();
         let received = Arc::new(AtomicU64::new(0));
@@ -107,7 +107,7 @@ impl Flow {
 /// A connected pair, the first end in `from`, the second in `to`.
 ///
 /// # Errors
-/// When the connection does not come about in five seconds.
+/// When the connection does not come about in thirty seconds.
 pub(crate) fn connect(
     from: &Namespace,
     to: &Namespace,
@@ -182,8 +182,8 @@ pub(crate) fn is_timeout(error: &std::io::Error) -> bool {
     )
 }
 
-/// How long a connection may take.
-const CONNECT_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may take: a SYN that is lost is repeated after one, three and seven seconds.
+const CONNECT_MAX: Duration = Duration::from_secs(30);
 /// How often a blocked thread looks whether it should end.
 const WAKE: Duration = Duration::from_millis(200);
 /// Bytes per call.

@@ -66,6 +66,24 @@ fn find(variable: &str, name: &str, how: &str) -> Option<PathBuf> {
     }
 }
 
+/// Waits until a program has asked for Ctrl-C: before that, the signal ends it without a word.
+pub fn await_handler_of_ctrl_c(pid: u32) {
+    let catches = || {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let caught = status
+            .lines()
+            .find_map(|line| line.strip_prefix("SigCgt:"))
+            .unwrap();
+        // Bit 0 is signal 1 (proc(5)), SIGINT is 2.
+        u64::from_str_radix(caught.trim(), 16).unwrap() & 0b10 != 0
+    };
+    let has_asked = (0..6000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        catches()
+    });
+    assert!(has_asked, "{pid} does not care for Ctrl-C");
+}
+
 /// What is not as it should be, in words.
 ///
 /// # Errors

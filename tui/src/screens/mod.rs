@@ -9,7 +9,7 @@ mod peers;
 mod policy;
 mod workers;
 
-use patronus_api::{GradeView, PathStateView, PathView};
+use patronus_api::{GradeView, PathView};
 use ratatui::layout::Rect;
 
 use crate::canvas::Canvas;
@@ -57,22 +57,9 @@ pub fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
     }
 }
 
-/// A path's state as a mark: up but not keeping what a class asks is a warning.
+/// A path's state as a mark.
 fn path_mark(path: &PathView) -> Mark {
-    match path.state {
-        PathStateView::Down | PathStateView::AdminDown => Mark::Bad,
-        PathStateView::Init | PathStateView::Suspect => Mark::Warning,
-        PathStateView::Up if path.is_draining => Mark::Warning,
-        PathStateView::Up
-            if path
-                .classes
-                .iter()
-                .any(|class| class.is_used && class.tier > 0) =>
-        {
-            Mark::Warning
-        }
-        PathStateView::Up => Mark::Good,
-    }
+    path.grade().map_or(Mark::Absent, grade_mark)
 }
 
 fn grade_mark(grade: GradeView) -> Mark {
@@ -105,18 +92,18 @@ fn pairs(canvas: &mut Canvas<'_>, area: Rect, label_width: u16, lines: &[(&str, 
     }
 }
 
-/// A text broken at spaces into lines of a width, at most so many.
-fn wrapped(text: &str, width: usize, lines_max: usize) -> Vec<String> {
+/// A text broken at spaces into lines of a width, at most so many. What has no room makes the last one too long, so that
+/// it is seen to be cut.
+pub(crate) fn wrapped(text: &str, width: usize, lines_max: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         let needed = 1 + word.chars().count();
         let is_full = lines.len() == lines_max;
         match lines.last_mut() {
-            Some(line) if line.chars().count() + needed <= width => {
+            Some(line) if is_full || line.chars().count() + needed <= width => {
                 line.push(' ');
                 line.push_str(word);
             }
-            _ if is_full => break,
             _ => lines.push(word.to_owned()),
         }
     }

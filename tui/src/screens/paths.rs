@@ -24,7 +24,7 @@ const FIXED: &[Column] = &[
     Column::figures("rtt/p95 ms", 10),
     Column::figures("jitter", 6).spare(2),
     Column::figures("loss", 5),
-    Column::figures("MTU", 4).spare(3),
+    Column::figures("outer MTU", 9).spare(3),
     Column::figures("TX", 11).spare(1),
 ];
 /// Class names are their owner's: what columns are titled must be the program's own, so classes have numbers there and
@@ -227,7 +227,7 @@ fn chart(model: &Model, path: &PathView, area: Rect, canvas: &mut Canvas<'_>) {
     );
     canvas.text(area.x, loss_y + 1, area.width, &of_loss, Slot::Dim);
     let of_delay = format!(
-        "rtt least {}, queue {}, jitter {}/{}",
+        "min {} queue {} jitter {}/{}",
         format::millis(path.rtt_min_ms, absent),
         format::millis(path.queueing_ms, absent),
         format::millis(path.tx_jitter_ms, absent),
@@ -245,12 +245,10 @@ fn why(view: &PeerPathsView, path: &PathView, area: Rect, canvas: &mut Canvas<'_
         y += 1;
     };
     let since = format::span(path.state_age_s);
-    line(
-        canvas,
-        0,
-        &format!("{}, for {since}", path.text),
-        Slot::Text,
-    );
+    let state = format!("{}, for {since}", path.text);
+    for part in wrapped(&state, usize::from(area.width), 2) {
+        line(canvas, 0, &part, Slot::Text);
+    }
     let name_of = |number: u8| {
         let found = view.paths.iter().find(|path| path.path == number);
         found.map_or_else(|| number.to_string(), |path| path.name.clone())

@@ -27,7 +27,7 @@ pub(super) const COLUMNS: &[Column] = &[
     Column::figures("paths", 5).spare(1),
     Column::figures("replayed", 8).spare(3),
     Column::figures("no auth", 7).spare(2),
-    Column::figures("MTU", 5).spare(4),
+    Column::figures("outer MTU", 9).spare(4),
 ];
 
 pub(super) fn rows(model: &Model) -> Vec<Row> {
@@ -159,7 +159,7 @@ pub(super) fn draw(model: &Model, area: Rect, canvas: &mut Canvas<'_>) {
     for (line, session) in sessions.enumerate() {
         let kind = if session.is_lane { "lane " } else { "first" };
         let text = format!(
-            "worker {:<2} {kind} {:>9}  rx {:>7} tx {:>7}  replayed {}  not authentic {}",
+            "worker {:<2} {kind} {:>9}  rx {:>7} tx {:>7}  replayed {}  no auth {}",
             session.worker,
             span(session.last_handshake_age_s),
             format::bytes(session.rx_bytes),

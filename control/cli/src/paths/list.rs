@@ -111,8 +111,8 @@ fn details(peer: &PeerPathsView, path: &PathView) -> String {
         )),
     }
     parts.push(match path.mtu {
-        Some(mtu) => format!("MTU {mtu}"),
-        None => "MTU not known".to_owned(),
+        Some(mtu) => format!("outer MTU {mtu}"),
+        None => "outer MTU not known".to_owned(),
     });
     let classes = |is_it: &dyn Fn(&patronus_api::ClassRouteView) -> bool| {
         let names = peer.routes.iter().filter(|it| is_it(it));
@@ -287,14 +287,14 @@ pub mod tests {
 branch: 2 of 3 paths up
    # PATH                      STATE        RTT ms JIT ms LOSS % TX Mb/s RX Mb/s
    0 fiber>198.51.100.2        ● up           10.2    1.3    0.5    12.3     1.1
-     out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago; MTU 1420;
+     out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago; outer MTU 1420;
      carries realtime; bulk leaving
    1 lte>203.0.113.9           ▲ draining     10.2    1.3    0.5    12.3     1.1
-     out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago; MTU 1420;
+     out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago; outer MTU 1420;
      carries bulk; pinned: bulk
    2 dsl>198.51.100.2          ✖ down            –      –      –     0.0     0.0
      for 4 min: down: nothing came for the detection time; bandwidth not known;
-     MTU not known; carries nothing
+     outer MTU not known; carries nothing
 "
         );
     }
@@ -312,7 +312,7 @@ branch: 1 of 1 path up
    # PATH                      STATE        RTT ms JIT ms LOSS % TX Mb/s RX Mb/s
   12 fiber-to-the-office>2001:db8:1234:5678::9abc
                                * up           10.2    1.3    0.5    12.3     1.1
-     out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago; MTU 1420;
+     out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago; outer MTU 1420;
      carries realtime
 "
         );

@@ -70,7 +70,7 @@ fn for_people(path: &PathView, ascii: bool) -> String {
         traffic(path.rx_packets, path.rx_bytes, path.rx_bps),
     );
     line(
-        "MTU",
+        "outer MTU",
         path.mtu
             .map_or("not known".to_owned(), |mtu| format!("{mtu} bytes")),
     );
@@ -186,7 +186,7 @@ branch/0 fiber>198.51.100.2
   bandwidth  out 500 Mbit/s configured, in 480 Mbit/s by train 12 s ago
   sent       12345 packets, 12.3 MB, 12.3 Mbit/s
   received   7 packets, 700 B, 1.06 Mbit/s
-  MTU        1420 bytes
+  outer MTU  1420 bytes
   cost       10
   CLASS            STANDING      SCORE LATENCY JITTER   LOSS
   realtime         in bounds      92.5    1.00      –   0.25  uses it

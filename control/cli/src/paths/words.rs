@@ -3,30 +3,18 @@
 use patronus_api::{BandwidthView, GradeView, PathStateView, PathView};
 
 /// The sign for a grade, one column wide; `None` for nothing known.
-pub fn sign(grade: Option<GradeView>, ascii: bool) -> char {
-    let (sign, letter) = match grade {
-        Some(GradeView::Good) => ('●', '*'),
-        Some(GradeView::Warning) => ('▲', '!'),
-        Some(GradeView::Bad) => ('✖', 'x'),
-        Some(GradeView::Info) | None => ('–', '-'),
-    };
-    if ascii { letter } else { sign }
+pub fn sign(grade: Option<GradeView>, ascii: bool) -> &'static str {
+    GradeView::sign(grade, ascii)
 }
 
 /// How a path does: sign and word.
 pub fn state(path: &PathView, ascii: bool) -> String {
-    let is_bad_for = |it: &&patronus_api::StandingView| it.is_used && it.tier > 0;
-    let (grade, word) = match path.state {
-        PathStateView::Down => (Some(GradeView::Bad), "down"),
-        PathStateView::Init | PathStateView::AdminDown => (None, path.state.words()),
-        PathStateView::Suspect => (Some(GradeView::Warning), "suspect"),
-        PathStateView::Up if path.is_draining => (Some(GradeView::Warning), "draining"),
-        PathStateView::Up if path.classes.iter().any(|it| is_bad_for(&it)) => {
-            (Some(GradeView::Warning), "up, unfit")
-        }
-        PathStateView::Up => (Some(GradeView::Good), "up"),
+    let word = match path.state {
+        PathStateView::Up if path.is_draining => "draining",
+        PathStateView::Up if path.is_unfit() => "up, unfit",
+        state => state.words(),
     };
-    format!("{} {word}", sign(grade, ascii))
+    format!("{} {word}", sign(path.grade(), ascii))
 }
 
 /// A number with one digit behind the point, or the sign for none.

@@ -19,8 +19,9 @@ use patronus_api::{Client, ClientError};
 use patronus_lab::{Family, GatewayReport, Lab, Namespace, Site};
 use serde_json::Value;
 
-/// How long anything may take that takes milliseconds on an idle machine.
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How long anything may take that takes milliseconds on an idle machine. A handshake whose packets a busy machine loses is
+/// tried again every five seconds, a SYN after one, three and seven.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Where the control socket is, in the gateway's private `/run`.
 pub const UAPI_DIR: &str = "/run/wireguard";
 
@@ -381,7 +382,8 @@ impl Daemon {
         }
     }
 
-    /// Has it read its configuration again, and waits until it says how that went.
+    /// Has it read its configuration again, and waits until it says how that went and its workers have what it published:
+    /// until then a worker may go by what was before.
     pub fn reload(&mut self) {
         let outcomes = ["reloaded", "reload refused", "reload:"];
         let told = |log: &str| {
@@ -393,6 +395,14 @@ impl Daemon {
         let before = told(&self.log());
         self.signal(Signal::SIGHUP);
         until("the reload is done", || told(&self.log()) > before);
+        let path = Path::new(patronus_api::SOCKET_PATH);
+        let ask = || Client::connect(path).and_then(|client| client.workers());
+        until("the workers have what was published", || {
+            // Who has no API, or one elsewhere, cannot be asked.
+            let told = self.namespace.run(ask).unwrap();
+            told.is_ok_and(|told| told.generation.applied == told.generation.workers)
+                || !self.namespace.run(|| path.exists()).unwrap()
+        });
     }
 
     /// Waits until it has ended; its status and how long that took.

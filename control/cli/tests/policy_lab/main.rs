@@ -131,8 +131,6 @@ impl Town {
             daemon.reload();
             assert!(generation() > before, "{}", daemon.log());
         }
-        // A worker takes the tables of a reload with its next turn.
-        sleep(TURN_MAX);
     }
 
     /// Who reaches whom is what the tables, `patronus explain` and the gateways say; the ways that are open.
@@ -370,7 +368,7 @@ impl Stream {
         };
         let (sender, receiver) = (socket(from), socket(to));
         let target = receiver.local_addr().unwrap();
-        receiver.set_read_timeout(Some(TURN_MAX)).unwrap();
+        receiver.set_read_timeout(Some(WAKE)).unwrap();
         let mut stream = Self {
             sent: Arc::default(),
             received: Arc::default(),
@@ -490,8 +488,8 @@ fn no_packet_passes_a_starting_gateway_ahead_of_its_policy() {
 
 /// How often the closed gateway starts.
 const STARTS: usize = 3;
-/// More than a worker's turn takes on a busy machine.
-const TURN_MAX: Duration = Duration::from_millis(200);
+/// How often a receiver looks whether it is to end.
+const WAKE: Duration = Duration::from_millis(200);
 /// How long TCP may take to send again what was cut off, whose timer has doubled meanwhile; and a gateway until
 /// its handshake has come through, which is tried every 5 s.
-const RESUME_MAX: Duration = Duration::from_secs(40);
+const RESUME_MAX: Duration = Duration::from_secs(60);

@@ -440,6 +440,6 @@ const TURN: Duration = Duration::from_millis(2);
 /// When a datagram without an answer is sent again.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How long an allowed request may take: handshakes between gateways and a repeated SYN on a busy machine.
-const ANSWER_MAX: Duration = Duration::from_secs(15);
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 /// How long the forbidden ones are watched after all allowed ones have been answered.
 const AFTERWARDS: Duration = Duration::from_millis(500);

@@ -51,6 +51,25 @@ impl Refused {
         Self::new(StatusCode::BAD_REQUEST, rejection.body_text(), fix)
     }
 
+    /// Who asks has not shown that they may ask at all.
+    pub fn unauthorized(error: &str) -> Self {
+        let fix = "send `Authorization: Bearer TOKEN`, or name its file with --token-file";
+        let mut refused = Self::new(StatusCode::UNAUTHORIZED, error, fix);
+        refused.error.field = Some("token".to_owned());
+        refused
+    }
+
+    /// Who asks may look and not this.
+    pub fn forbidden() -> Self {
+        let (error, fix) = (
+            "the token may only look",
+            "use the token of [api] token_file",
+        );
+        let mut refused = Self::new(StatusCode::FORBIDDEN, error, fix);
+        refused.error.field = Some("token".to_owned());
+        refused
+    }
+
     pub fn unknown_path() -> Self {
         let fix = "GET /v1/openapi.json lists the paths there are";
         Self::new(StatusCode::NOT_FOUND, "no such path", fix)
@@ -134,7 +153,15 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         // Three texts always become JSON.
         let body = serde_json::to_vec(&self.error).unwrap_or_default();
-        json_response(self.status, body)
+        let mut response = json_response(self.status, body);
+        if self.status == StatusCode::UNAUTHORIZED {
+            // RFC 9110, section 11.6.1.
+            let scheme = header::HeaderValue::from_static("Bearer");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
+        response
     }
 }
 

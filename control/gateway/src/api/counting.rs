@@ -217,6 +217,7 @@ pub fn counts(of: &Counters) -> CountsView {
         flows_evicted: of.flows_evicted,
         events_lost: of.events_lost,
         denials_untold: of.denials_untold,
+        moves_untold: of.moves_untold,
         refusals: of.refusals,
         refusals_held_back: of.refusals_held_back,
         too_big_told: of.too_big_told,

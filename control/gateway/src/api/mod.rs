@@ -2,10 +2,11 @@
 //!
 //! It reads what control has published ([`Live`]) and what workers share anyway, and asks control nothing; so a client
 //! can slow down other clients and nobody else. Orders about paths go to workers over the [`PathDesk`], and what comes
-//! back does too. Everything is bounded: connections, their life, headers, bodies, and the work that runs beside the
+//! back does too; orders about configurations go to control, one after the other. Everything is bounded: connections, their life, headers, bodies, and the work that runs beside the
 //! control thread.
 
 mod answers;
+mod config;
 pub(crate) mod counting;
 mod events;
 mod filter;
@@ -16,6 +17,7 @@ mod looks;
 pub(crate) mod path_views;
 mod paths;
 mod reads;
+mod tls;
 mod traffic;
 mod views;
 mod watch;
@@ -47,6 +49,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::config_book::ConfigBook;
 use crate::facts::WorkerFacts;
 use crate::metrics::{Family, MetricSource};
 use crate::path_desk::PathDesk;
@@ -63,6 +66,7 @@ pub(crate) use counting::{Moment, Readings};
 pub(crate) use history::sample;
 pub(crate) use looks::{Look, Looks};
 pub(crate) use reads::metrics_response;
+pub(crate) use tls::TlsServer;
 
 /// Connections served at once.
 const CLIENTS_MAX: usize = 256;
@@ -184,6 +188,7 @@ pub struct ApiState {
     dataplane: Dataplane,
     desk: Arc<PathDesk>,
     prefilter: Arc<Prefilter>,
+    config: Option<Arc<ConfigBook>>,
     looks: Looks,
     flow_gauge: FlowGauge,
     snapshots: Snapshots,
@@ -211,6 +216,7 @@ impl ApiState {
             dataplane,
             desk,
             prefilter: Arc::default(),
+            config: None,
             looks: Looks::default(),
             flow_gauge: FlowGauge::default(),
             snapshots: Snapshots::default(),
@@ -228,6 +234,14 @@ impl ApiState {
     pub fn with_prefilter(mut self: Arc<Self>, prefilter: Arc<Prefilter>) -> Arc<Self> {
         if let Some(own) = Arc::get_mut(&mut self) {
             own.prefilter = prefilter;
+        }
+        self
+    }
+
+    /// The state with these configurations; before anybody shares the state.
+    pub fn with_config(mut self: Arc<Self>, config: Arc<ConfigBook>) -> Arc<Self> {
+        if let Some(own) = Arc::get_mut(&mut self) {
+            own.config = Some(config);
         }
         self
     }
@@ -351,7 +365,7 @@ fn operators_group() -> Option<u32> {
 }
 
 /// Every route: what `openapi.json` describes.
-const ROUTES: [(&str, &str); 23] = [
+const ROUTES: [(&str, &str); 26] = [
     ("get", "/v1/status"),
     ("get", "/v1/policy"),
     ("post", "/v1/policy/explain"),
@@ -375,6 +389,9 @@ const ROUTES: [(&str, &str); 23] = [
     ("get", "/v1/watch"),
     ("get", "/v1/metrics"),
     ("get", "/v1/history"),
+    ("get", "/v1/config"),
+    ("get", "/v1/config/{entry}"),
+    ("post", "/v1/config/command"),
 ];
 
 fn router(state: Arc<ApiState>) -> Router {
@@ -402,6 +419,9 @@ fn router(state: Arc<ApiState>) -> Router {
         watch,
         metrics,
         history,
+        config_list,
+        config_text,
+        config_command,
     ] = ROUTES.map(|(_, path)| path);
     Router::new()
         .route(status, get(get_status))
@@ -426,10 +446,16 @@ fn router(state: Arc<ApiState>) -> Router {
         .route(watch, get(reads::get_watch))
         .route(metrics, get(reads::get_metrics))
         .route(history, get(reads::get_history))
+        .route(config_list, get(config::get_config))
+        .route(config_text, get(config::get_text))
         .layer(DefaultBodyLimit::max(SMALL_LEN_MAX))
         .route(
             diff,
             post(post_diff).layer(DefaultBodyLimit::max(REQUEST_LEN_MAX)),
+        )
+        .route(
+            config_command,
+            post(config::post_command).layer(DefaultBodyLimit::max(REQUEST_LEN_MAX)),
         )
         .fallback(async || Refused::unknown_path())
         .method_not_allowed_fallback(async || Refused::wrong_method())

@@ -11,8 +11,8 @@ use patronus_api::{
     PrefilterStateView,
 };
 use patronus_config::LanHook;
-use patronus_ebpf::Support;
 use patronus_ebpf::lan::{LanFilter, LanOptions, LanReason, LanStats};
+use patronus_ebpf::{MapFill, Support};
 use patronus_engine::{Policy, Refusal};
 
 use super::lan_tables::{lan_tables, overflow_names};
@@ -171,6 +171,16 @@ impl Lan {
                 bytes: traffic.bytes,
             })
             .collect()
+    }
+
+    /// The tunnel's interface.
+    pub(super) fn interface(&self) -> &str {
+        &self.interface
+    }
+
+    /// How full its tables are.
+    pub(super) fn fills(&self) -> Vec<MapFill> {
+        self.filter.iter().flat_map(LanFilter::fills).collect()
     }
 
     /// Where it is; `None` where nobody wants it.

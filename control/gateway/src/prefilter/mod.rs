@@ -9,10 +9,11 @@ pub mod interfaces;
 mod lan;
 pub mod lan_tables;
 mod lists;
+pub mod metrics;
 mod orders;
 mod views;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,6 +28,7 @@ use patronus_ebpf::{
 pub use lan::DeniedEverywhere;
 use lan::Lan;
 use lists::BlockLists;
+pub use metrics::PrefilterMetrics;
 
 /// The pre-filter. Its calls may take milliseconds, and some tenths of a second with long block lists.
 #[derive(Debug)]
@@ -62,6 +64,8 @@ struct Inner {
     receivers: Option<Vec<u32>>,
     /// What the kernel refused of the settings last.
     refused_setting: Option<String>,
+    /// Where which interfaces are counted, those included that are gone.
+    places: BTreeMap<u32, BTreeSet<String>>,
     lan: Lan,
 }
 
@@ -295,6 +299,7 @@ impl Inner {
             wanted,
             filter,
             guarded,
+            places,
             ..
         } = self;
         let is_wanted = |name: &String, guarded: &Guarded| {
@@ -304,13 +309,17 @@ impl Inner {
         for name in &wanted.interfaces {
             guarded.entry(name.clone()).or_default();
         }
-        for (name, guarded) in guarded {
+        for (name, guarded) in guarded.iter_mut() {
             match filter {
                 Some(filter) => guarded.settle(name, wanted.settings.wan, filter),
                 None => {
                     // Why there is no filter is told of the filter as a whole.
                     guarded.is_absence_told = index_of(name).is_none();
                 }
+            }
+            if let Some(attachment) = &guarded.attachment {
+                let place = WanFilter::place_of(attachment.index());
+                places.entry(place).or_default().insert(name.clone());
             }
         }
     }

@@ -68,14 +68,7 @@ impl Inner {
 
     fn counts(&self) -> Vec<PrefilterCountView> {
         let stats = self.stats();
-        let reasons = stats.iter().flat_map(WanStats::reasons);
-        let wan = reasons.map(|(reason, count)| PrefilterCountView {
-            side: PrefilterSideView::Wan,
-            reason: reason.as_str().to_owned(),
-            is_drop: reason.is_drop(),
-            packets: count.packets,
-            bytes: count.bytes,
-        });
+        let wan = stats.iter().flat_map(wan_counts);
         wan.chain(self.lan.counts()).collect()
     }
 
@@ -96,6 +89,19 @@ impl Inner {
         });
         words.collect::<Vec<_>>().join(", ")
     }
+}
+
+/// What became of packets on the uplinks' side, by reason.
+pub(super) fn wan_counts(stats: &WanStats) -> Vec<PrefilterCountView> {
+    let reasons = stats.reasons();
+    let counts = reasons.map(|(reason, count)| PrefilterCountView {
+        side: PrefilterSideView::Wan,
+        reason: reason.as_str().to_owned(),
+        is_drop: reason.is_drop(),
+        packets: count.packets,
+        bytes: count.bytes,
+    });
+    counts.collect()
 }
 
 impl Guarded {

@@ -28,6 +28,7 @@ pub(super) fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, tim
         narrow_mtus: std::array::from_fn(|at| narrow_mtu(at).unwrap_or(0)),
     };
     set_roles(paths, &ways, time);
+    let told = tell_moves(engine, slot, paths, &ends, time);
     let Some(peer) = engine.peers.get_mut(slot) else {
         return false;
     };
@@ -39,7 +40,9 @@ pub(super) fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, tim
     if !moved && outlets.ways == ways && had_several == has_several {
         return false;
     }
-    let old = outlets.ends;
+    let moves = ends.iter().zip(&outlets.ends);
+    let moves = moves.filter(|(new, old)| new.is_some() && new != old);
+    engine.counters.moves_untold += (moves.count() as u64).saturating_sub(told);
     let narrowest = ways.narrowest_mtu().unwrap_or(usize::MAX);
     engine.narrowest_mtu = engine.narrowest_mtu.min(narrowest);
     outlets.ways = ways;
@@ -57,15 +60,10 @@ pub(super) fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, tim
         peer.endpoint = Some(*end);
         peer.publish_endpoint();
     }
-    let (id, board) = (peer.spec.id, peer.spec.board.clone());
-    for (at, (old, new)) in old.iter().zip(&ends).enumerate() {
-        match new {
-            Some(end) if old.as_ref() != Some(end) => {
-                engine.event(Event::Path(id, PathEvent::Moved(PathIndex(at as u8), *end)));
-            }
-            Some(_) => {}
-            None => board.clear_path(PathIndex(at as u8)),
-        }
+    let board = peer.spec.board.clone();
+    let gone = ends.iter().enumerate().filter(|(_, end)| end.is_none());
+    for (at, _) in gone {
+        board.clear_path(PathIndex(at as u8));
     }
     if moved {
         refresh(engine, slot, paths, time);
@@ -78,6 +76,37 @@ pub(super) fn settle(engine: &mut Engine, slot: Slot, paths: &mut PeerPaths, tim
         return true;
     }
     false
+}
+
+/// Says where paths go that went elsewhere; where one goes to and fro, at an interval. How many it told of.
+fn tell_moves(
+    engine: &mut Engine,
+    slot: Slot,
+    paths: &mut PeerPaths,
+    ends: &[Option<Endpoint>; PATHS_MAX],
+    time: Time,
+) -> u64 {
+    let moves = &mut paths.moves;
+    if moves.told == *ends {
+        return 0;
+    }
+    let Some(id) = engine.peers.get(slot).map(|peer| peer.spec.id) else {
+        return 0;
+    };
+    let mut count = 0;
+    for (at, end) in ends.iter().enumerate() {
+        let Some(new) = end else {
+            (moves.told[at], moves.at[at]) = (None, None);
+            continue;
+        };
+        let is_due = moves.at[at].is_none_or(|told| time.since(told) >= MOVE_INTERVAL);
+        if moves.told[at] != *end && is_due {
+            (moves.told[at], moves.at[at]) = (*end, Some(time));
+            engine.event(Event::Path(id, PathEvent::Moved(PathIndex(at as u8), *new)));
+            count += 1;
+        }
+    }
+    count
 }
 
 /// Tells the prober which paths carry which class, and which ones stand by.

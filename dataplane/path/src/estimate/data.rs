@@ -8,6 +8,8 @@ use crate::time::Time;
 const LEAST_PACKETS: u32 = 100;
 /// Shorter windows say little: counters are read some time beside the hello.
 const LEAST_SPAN: Duration = Duration::from_millis(400);
+/// After a pause of this length nothing is under way any more.
+const PAUSE: Duration = Duration::from_millis(500);
 /// A share older than this is no news.
 const FRESH: Duration = Duration::from_secs(10);
 /// Over how many balances a hole is looked for.
@@ -25,6 +27,8 @@ pub(crate) struct DataLoss {
     /// The part of it that is lost for sure.
     lost: i64,
     window: Option<Window>,
+    /// When packets were sent last, as far as hellos tell.
+    sent_at: Option<Time>,
     /// The least balance of the window before: with one window alone, luck looks like loss.
     least_before: Option<i64>,
     /// Windows with enough packets have been seen; the first one only finds the base.
@@ -68,6 +72,11 @@ impl DataLoss {
         }
         self.balance += i64::from(newly_sent) - i64::from(newly_received);
         self.note_recent();
+        match (newly_sent, self.sent_at) {
+            (0, Some(at)) if now.since(at) >= PAUSE => self.pause(),
+            (0, _) => {}
+            (_, _) => self.sent_at = Some(now),
+        }
         let window = self.window.get_or_insert(Window {
             from: now,
             sent: 0,
@@ -94,6 +103,14 @@ impl DataLoss {
             sent: window.sent,
             lost,
         })
+    }
+
+    /// Nothing was sent for a while: what is missing is lost, and belongs to the time before. A window that was open is
+    /// not to blame the packets that follow.
+    fn pause(&mut self) {
+        (self.sent_at, self.window) = (None, None);
+        (self.is_based, self.lost) = (true, self.balance);
+        self.least_before = Some(self.balance);
     }
 
     fn note_recent(&mut self) {
@@ -166,5 +183,26 @@ mod tests {
     fn few_packets_say_nothing() {
         let (_, sent, _) = run(20, 5, 0, 4);
         assert_eq!(sent, 0);
+    }
+
+    #[test]
+    fn what_was_lost_before_a_pause_is_not_blamed_on_what_follows() {
+        let mut loss = DataLoss::default();
+        let (mut sent, mut received) = (0, 0);
+        let mut told_lost = [0; 2];
+        for step in 0..800_u32 {
+            // 2 s with a fifth of the packets lost, a pause of 30 s, 8 s without loss.
+            let part = usize::from(step >= 640);
+            if step < 44 || part == 1 {
+                sent += 50;
+                received += 50 - 10 * (1 - part as u32);
+            }
+            let now = Time(u64::from(step) * 50_000_000);
+            if let Some(fates) = loss.add(sent, received, now) {
+                told_lost[part] += fates.lost;
+            }
+        }
+        assert!(told_lost[0] > 100, "{told_lost:?}");
+        assert_eq!(told_lost[1], 0);
     }
 }

@@ -70,10 +70,12 @@ impl Path {
         let arrivals = &mut self.estimates.arrivals;
         let fates = arrivals.add(hello.sequence, patience, most, now);
         outbox.fates(self.index, Direction::Rx, fates);
+        // One that was overtaken tells of delay too, and most of it where delays vary most (RFC 3550: "in order of
+        // arrival").
+        self.measure_delay(hello, was_deaf, now, outbox);
         if !is_newest {
             return false;
         }
-        self.measure_delay(hello, was_deaf, now, outbox);
         // An echo of what a former run of ours sent, or another path, says nothing.
         let echo = (hello.echo_sequence, hello.echo_sent_at_ns);
         let is_echo = self.estimates.departures.has_sent(echo.0, echo.1);

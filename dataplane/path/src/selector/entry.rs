@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::history::{LossHistory, Recent, hold_down};
+use super::history::{LossHistory, Recent, hold_down, place};
 use super::watch::{Averages, Watch};
 use crate::class::{ClassConfig, Sample};
 use crate::ids::CLASSES_MAX;
 use crate::metrics::{Bandwidth, LossWindows, PathMetrics, PathState, StateReason};
-use crate::observation::PathProfile;
+use crate::observation::{Direction, PathProfile};
 use crate::time::Time;
 
 /// One path.
@@ -60,6 +60,11 @@ impl Entry {
     pub(super) fn is_draining(&self) -> bool {
         let told = [StateReason::PeerSignalled, StateReason::Drained];
         self.is_drained || self.is_usable() && told.contains(&self.reason)
+    }
+
+    /// Whether data is reported on it at the moment.
+    pub(super) fn is_carrying(&self, direction: Direction, now: Time) -> bool {
+        now.since(self.data_at[place(direction)]) <= DATA_NEWS
     }
 
     /// Takes the numbers. What is no number is not known: a trace could not carry it.
@@ -157,7 +162,12 @@ impl Entry {
 
     /// Ends the class's violation if it is over; true where it did.
     pub(super) fn recover(&mut self, number: usize, class: &ClassConfig, now: Time) -> bool {
-        self.is_usable() && self.watches[number].recover(class, &self.averages, &self.history, now)
+        let is_over = self.is_usable()
+            && self.watches[number].recover(class, &self.averages, &self.history, now);
+        if is_over {
+            self.history.forget_trouble(now);
+        }
+        is_over
     }
 
     /// Forgets penalties and hold-downs.
@@ -226,6 +236,8 @@ pub(super) const TIER_SUSPECT: u8 = 2;
 pub(super) const TIER_SUPPRESSED: u8 = 3;
 pub(super) const TIER_DOWN: u8 = 4;
 
+/// Data is reported twice a second where it flows.
+const DATA_NEWS: Duration = Duration::from_millis(1500);
 const PENALTY_DOWN: f64 = 1000.0;
 /// For the first class whose bounds a path leaves.
 pub(super) const PENALTY_VIOLATION: f64 = 500.0;

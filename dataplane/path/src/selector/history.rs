@@ -81,6 +81,15 @@ impl Lost {
         }
         f64::from(self.lost) / f64::from(self.of)
     }
+
+    /// The share that may be lost where chance, within two standard deviations, made it that few.
+    fn most(self) -> f64 {
+        if self.of == 0 {
+            return 1.0;
+        }
+        let lost = f64::from(self.lost);
+        (lost + 1.0 + 2.0 * (lost + 1.0).sqrt()) / f64::from(self.of)
+    }
 }
 
 impl LossHistory {
@@ -97,16 +106,35 @@ impl LossHistory {
         bucket.data_lost = bucket.data_lost.saturating_add(lost.min(sent));
     }
 
-    /// The share lost over the last minute in one direction, guarded against small numbers: what nothing is known of has
-    /// lost 1.7 %.
-    pub(super) fn shared(&self, direction: Direction, now: Time) -> f64 {
-        let (probes, data) = self.sum(direction, BUCKETS as u64 - 1, now);
+    /// The share that is lost in one direction, guarded against small numbers: what nothing is known of has lost 1.7 %.
+    /// That of the last minute, or of the last 10 to 20 s where even chance explains no more than that much: a path that
+    /// lost before and loses no longer is not to speak for a minute. Data speaks while there is some: on a path that was
+    /// left, for its loss or because the peer left it, none follows that could speak against what was lost.
+    pub(super) fn shared(&self, direction: Direction, is_carrying: bool, now: Time) -> f64 {
+        let (probes, _) = self.sum(direction, BUCKETS as u64 - 1, now);
+        let (recent, data) = self.sum(direction, 1, now);
         let guarded =
             f64::from(probes.lost.saturating_add(1)) / f64::from(probes.of.saturating_add(PRIOR));
-        if data.of < DATA_MIN {
+        let guarded = guarded.min(recent.most());
+        if data.of < DATA_MIN || !is_carrying {
             return guarded;
         }
         guarded.max(data.share())
+    }
+
+    /// Forgets what was before the last 30 to 40 s: the path is well again, and what it lost before says nothing of it.
+    pub(super) fn forget_trouble(&mut self, now: Time) {
+        let number = number(now);
+        for back in HALF_MINUTE + 1..BUCKETS as u64 {
+            let Some(old) = number.checked_sub(back) else {
+                return;
+            };
+            if old <= self.at && self.at - old < BUCKETS as u64 {
+                let old = (old % BUCKETS as u64) as usize;
+                self.buckets[0][old] = Bucket::default();
+                self.buckets[1][old] = Bucket::default();
+            }
+        }
     }
 
     /// What was lost over the last 30 to 40 s, in percent, in the worse direction; `None` where too little was sent.

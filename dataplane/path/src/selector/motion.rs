@@ -70,7 +70,7 @@ impl Selector {
         });
         match plan.cause {
             Cause::Better | Cause::Failback => state.voluntary_at = Some(now),
-            Cause::Peer => state.followed_at = Some(now),
+            Cause::Peer => (state.followed_at, state.followed_from) = (Some(now), from),
             Cause::First if from.is_none() => state.first_at = Some(now),
             Cause::First
             | Cause::Forced

@@ -168,14 +168,15 @@ impl Selector {
     }
 
     /// What a path was left for because of this side's measurements, the peer cannot undo at once; and two sites that
-    /// both follow, by mistake, do not chase each other.
+    /// both follow, by mistake, do not chase each other to and fro.
     fn may_follow(&self, class: usize, leader: &Standing) -> bool {
         let state = &self.classes[class];
         let was_left = self
             .entry(leader.index())
             .is_none_or(|entry| entry.watches[class].held_until(self.now) > self.now);
         let followed = state.followed_at;
-        !was_left && followed.is_none_or(|at| at + FOLLOW_SPACING <= self.now)
+        let is_back = state.followed_from == Some(leader.index());
+        !was_left && (!is_back || followed.is_none_or(|at| at + FOLLOW_SPACING <= self.now))
     }
 
     /// The best path that keeps the class's bounds, where the current one does not.

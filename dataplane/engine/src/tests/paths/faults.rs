@@ -148,3 +148,40 @@ fn a_path_that_the_kernel_refuses_is_left_at_once() {
     streams.rest(&mut net, Duration::from_millis(200));
     streams.assert_whole();
 }
+
+#[test]
+fn a_path_that_goes_to_and_fro_says_so_once_a_second_and_counts_the_other_times() {
+    let one = World {
+        uplinks: 1,
+        ..TWO_BY_TWO
+    };
+    let mut net = one.warm(0xf900);
+    let homes = [
+        SocketAddr::from(([198, 51, 100, 1], 4000)),
+        SocketAddr::from(([198, 51, 100, 2], 4000)),
+    ];
+    std::mem::take(&mut net.site_mut(A).events);
+    let before = net.site(A).counters().moves_untold;
+    let mut streams = Streams::both_ways(DEFAULT_DSCP);
+    for turn in 0..30 {
+        net.move_site(B, homes[turn % 2]);
+        streams.run(&mut net, Duration::from_millis(100), TICK);
+    }
+    let moves = |net: &mut Net| -> Vec<SocketAddr> {
+        let events = std::mem::take(&mut net.site_mut(A).events);
+        let told = events.iter().filter_map(|event| match event {
+            crate::Event::Path(_, PathEvent::Moved(_, end)) => Some(end.remote),
+            _ => None,
+        });
+        told.collect()
+    };
+    let told = moves(&mut net);
+    assert!((2..=4).contains(&told.len()), "in three seconds: {told:?}");
+    let untold = net.site(A).counters().moves_untold - before;
+    assert!(untold >= 20, "{untold} of 30");
+    // Where it stays is told in the end.
+    net.move_site(B, homes[0]);
+    streams.run(&mut net, Duration::from_secs(3), TICK);
+    let last = moves(&mut net).last().copied();
+    assert_eq!(last.unwrap_or(told[told.len() - 1]), homes[0]);
+}

@@ -27,6 +27,29 @@ fn a_peer_without_traffic_is_sent_nothing_after_15_minutes_and_woken_by_a_packet
 }
 
 #[test]
+fn a_peer_without_traffic_for_a_minute_is_probed_once_a_second_until_there_is_some() {
+    let mut net = TWO_BY_TWO.build(0x1d1f);
+    net.run_for(Duration::from_secs(20));
+    assert_up(&net, A, B, 2);
+    let hellos_per_s = |net: &mut Net| {
+        net.take_captured();
+        net.run_for(Duration::from_secs(10));
+        net.take_captured().len() as f64 / 10.0
+    };
+    // Two paths, both ends, 75 to 100 % of 50 ms.
+    let busy = hellos_per_s(&mut net);
+    assert!(busy > 75.0, "{busy}");
+    net.run_for(Duration::from_secs(50));
+    let quiet = hellos_per_s(&mut net);
+    assert!(quiet < 8.0, "{quiet}");
+    assert_up(&net, A, B, 2);
+    net.send(A, 0, &Packet::udp(A, B, &payload(1, 20)).build());
+    net.run_for(Duration::from_millis(500));
+    let again = hellos_per_s(&mut net);
+    assert!(again > 75.0, "{again}");
+}
+
+#[test]
 fn a_stock_peer_is_asked_a_few_times_per_handshake_and_left_alone() {
     let mut net = Net::new(0x1d01);
     net.add_site(SiteOptions::default());
