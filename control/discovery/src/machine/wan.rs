@@ -170,6 +170,10 @@ impl Machine {
     }
 
     pub(super) fn next_session_talk_at(&self) -> Option<Instant> {
+        // Who is revoked talks to nobody, and must not wake for it.
+        if self.is_self_revoked() {
+            return None;
+        }
         let times = |site: &Site| {
             let probe = site.session.next_probe_at.filter(|_| is_rendezvous(site));
             [site.session.next_announcement_at, probe]

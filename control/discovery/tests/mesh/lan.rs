@@ -41,10 +41,7 @@ fn many_sites_that_start_together_know_each_other_in_ten_seconds() {
     let took = world.run_until(10 * SECOND, World::has_converged);
     let sent: u64 = world.nodes.iter().map(|node| node.sent).sum();
     println!("{} sites on one LAN: {took:?}, {sent} datagrams", many());
-    for node in &world.nodes {
-        println!("{:?}", node.machine.as_ref().unwrap().counters());
-        break;
-    }
+    println!("{:?}", world.nodes[0].machine.as_ref().unwrap().counters());
     assert!(took.is_some());
 }
 

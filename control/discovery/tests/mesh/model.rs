@@ -168,10 +168,10 @@ fn step(bench: &mut Bench, others: &mut [Other], model: &mut Model, rng: &mut Te
             // Everybody that is there keeps announcing itself, so that only certificates end.
             while bench.now.wall < ends {
                 bench.run(HOUR * 12);
-                for other in 0..SITES {
+                for (other, site) in others.iter_mut().enumerate() {
                     if model.sites[other].known_until.is_some() && !model.sites[other].has_left {
-                        let said = others[other].announcement_at(bench.now);
-                        others[other].talk(bench, &said);
+                        let said = site.announcement_at(bench.now);
+                        site.talk(bench, &said);
                         model.hear(other, bench.now.wall);
                         model.settle(bench.now.wall);
                     }

@@ -197,7 +197,8 @@ fn a_long_revocation_list_arrives_whole() {
     let mut world = wan_of(8, 1, 4);
     world.start_all();
     assert!(world.run_until(60 * SECOND, World::is_meshed).is_some());
-    let mut rng = TestRng(8);
+    // Not the seed of the sites, whose keys would be drawn again and revoked.
+    let mut rng = TestRng(0x1157);
     let ids: Vec<_> = (0..1000)
         .map(|_| patronus_discovery::SiteKey::generate(&mut rng).id())
         .collect();
@@ -375,9 +376,9 @@ fn keys_are_replaced_every_day_and_peers_follow() {
         .map(|at| world.nodes[at].machine.as_ref().unwrap().own_keys().current)
         .collect();
     world.run(Duration::from_secs(25 * 3600));
-    for at in 0..4 {
+    for (at, before) in before.into_iter().enumerate() {
         let machine = world.nodes[at].machine.as_ref().unwrap();
-        assert_ne!(machine.own_keys().current, before[at], "a day has passed");
+        assert_ne!(machine.own_keys().current, before, "a day has passed");
         let current = machine.own_keys().current;
         let id = world.id(at);
         for other in (0..4).filter(|other| *other != at) {
