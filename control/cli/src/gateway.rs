@@ -12,9 +12,10 @@ pub struct Gateway {
     /// Where the running gateway's API is
     #[arg(long, value_name = "SOCKET", default_value = patronus_api::SOCKET_PATH)]
     socket: PathBuf,
-    /// A gateway elsewhere, such as https://hq.example.net:9587
+    /// A gateway elsewhere, by its URL.
     #[arg(
         long,
+        help = "A gateway elsewhere, such as https://hq.example.net:9587",
         value_name = "URL",
         conflicts_with = "socket",
         requires = "token_file",
