@@ -248,7 +248,7 @@ fn for_people(report: &Report, all: bool) -> String {
     }
     let counts = &report.counts;
     let line = format!(
-        "{} ok, {} unknown, {} warnings, {} failures",
+        "ok {}, unknown {}, warnings {}, failures {}",
         counts.ok, counts.unknown, counts.warn, counts.fail
     );
     text + &line + "\n"
@@ -283,7 +283,7 @@ mod tests {
         let text = for_people(&report, false);
         assert!(text.starts_with("FAIL tun: there is no /dev/net/tun\n     fix: modprobe tun\n"));
         assert!(!text.contains("bound"));
-        assert!(text.ends_with("1 ok, 1 unknown, 1 warnings, 1 failures\n"));
+        assert!(text.ends_with("ok 1, unknown 1, warnings 1, failures 1\n"));
         assert!(text.lines().all(|line| line.len() <= 80), "{text}");
         assert!(for_people(&report, true).contains("ok port: bound"));
     }

@@ -56,7 +56,7 @@ pub fn checks(
         }
     }
     if let Ok(workers) = client.workers() {
-        checks.push(match workers.offload.starts_with("full") {
+        checks.push(match workers.offload.ends_with("(full)") {
             true => Check::ok("offload", format!("level {}", workers.offload)),
             false => Check::warn(
                 "offload",
@@ -212,12 +212,12 @@ fn of_paths(peer: &PeerPathsView, outline: Option<&Outline>) -> Vec<Check> {
             )),
             PathStateView::Down => checks.push(Check::fail(
                 "path",
-                format!("{id} {name} is down: {}", path.text),
+                format!("{id} {name} is {}", path.text),
                 format!("`patronus trace {}`; `patronus events --peer {}`", peer.peer, peer.peer),
             )),
             PathStateView::Suspect => checks.push(Check::warn(
                 "path",
-                format!("{id} {name} is suspect: {}", path.text),
+                format!("{id} {name} is {}", path.text),
                 format!("`patronus events --peer {}`", peer.peer),
             )),
             PathStateView::AdminDown => checks.push(Check::warn(
