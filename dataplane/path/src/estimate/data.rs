@@ -73,7 +73,7 @@ impl DataLoss {
         self.balance += i64::from(newly_sent) - i64::from(newly_received);
         self.note_recent();
         match (newly_sent, self.sent_at) {
-            (0, Some(at)) if now.since(at) >= PAUSE => self.pause(),
+            (0, Some(at)) if now.since(at) >= PAUSE => return self.pause(now),
             (0, _) => {}
             (_, _) => self.sent_at = Some(now),
         }
@@ -105,12 +105,23 @@ impl DataLoss {
         })
     }
 
-    /// Nothing was sent for a while: what is missing is lost, and belongs to the time before. A window that was open is
-    /// not to blame the packets that follow.
-    fn pause(&mut self) {
-        (self.sent_at, self.window) = (None, None);
+    /// Nothing was sent for a while: what is missing is lost, and belongs to the time before. The window that was open
+    /// ends, however few its packets, since none of them is under way; it is not to blame those that follow.
+    fn pause(&mut self, now: Time) -> Option<DataFates> {
+        let sent = self.window.take().map_or(0, |window| window.sent);
+        let lost = (self.balance - self.lost).max(0);
+        let was_based = self.is_based;
+        self.sent_at = None;
         (self.is_based, self.lost) = (true, self.balance);
         self.least_before = Some(self.balance);
+        if !was_based || sent == 0 {
+            return None;
+        }
+        let lost = u32::try_from(lost).unwrap_or(u32::MAX).min(sent);
+        if sent >= LEAST_PACKETS {
+            self.share = Some((f64::from(lost) / f64::from(sent), now));
+        }
+        Some(DataFates { sent, lost })
     }
 
     fn note_recent(&mut self) {
@@ -204,5 +215,26 @@ mod tests {
         }
         assert!(told_lost[0] > 100, "{told_lost:?}");
         assert_eq!(told_lost[1], 0);
+    }
+
+    #[test]
+    fn what_bursts_lose_is_told_though_each_is_short() {
+        let mut loss = DataLoss::default();
+        let (mut sent, mut received) = (0, 0);
+        let (mut told_sent, mut told_lost) = (0, 0);
+        for step in 0..400_u32 {
+            // 40 packets every 2 s, of which 8 are lost.
+            if step % 40 == 20 {
+                sent += 40;
+                received += 32;
+            }
+            let now = Time(u64::from(step) * 50_000_000);
+            if let Some(fates) = loss.add(sent, received, now) {
+                told_sent += fates.sent;
+                told_lost += fates.lost;
+            }
+        }
+        // The first burst finds the base.
+        assert_eq!((told_sent, told_lost), (360, 72));
     }
 }
